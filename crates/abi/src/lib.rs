@@ -1,0 +1,2 @@
+//! What the kernel programs and the sensor agree on.
+#![no_std]
