@@ -1,0 +1,41 @@
+//! Settings that the sensor hands to the kernel programs, and the word they use to wake it.
+
+/// One page of shared memory, mapped by the sensor: the value of the only element of map `CONTROL`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Control {
+    /// Set to 1 by the consumer before it sleeps; a program that finds 1 sets 0 and forces one wake-up.
+    pub asleep: u32,
+    /// What records carry beyond their own parameters: [`want`] bits, from the fields that loaded rules use.
+    pub wants: u32,
+}
+
+/// Bits of [`Control::wants`].
+pub mod want {
+    /// The working directory with every record.
+    pub const CWD: u32 = 1;
+    /// The environment with exec records.
+    pub const ENV: u32 = 2;
+}
+
+/// Slots of the tail-call array `SYSCALLS`: native system call numbers, then helpers.
+pub mod slot {
+    /// Native numbers are below this.
+    pub const NUMBERS: u32 = 512;
+    /// Appends one pending path to the record under construction, then sends it.
+    pub const WALK: u32 = NUMBERS;
+    /// Size of the array.
+    pub const COUNT: u32 = NUMBERS + 8;
+}
+
+/// How many CPUs can have rings of their own.
+pub const MAX_CPUS: u32 = 1024;
+
+/// The two rings of each CPU: index in map `RINGS` is `cpu * RING_CLASSES + class`.
+pub const RING_CLASSES: u32 = 2;
+
+/// Ring for exec, fork and exit: small, never starved by the other.
+pub const RING_STATE: u32 = 0;
+
+/// Ring for everything else.
+pub const RING_BULK: u32 = 1;
