@@ -3,8 +3,10 @@
 //! ```text
 //! Header                     fixed; who, when, with which credentials
 //! Ancestor × header.ancestors   parent first
-//! Block …                    tag u8, status u8, len u16, then `len` bytes; any number, any order
+//! Block …                    BlockHeader (8 bytes), then `len` bytes, then zeros up to a multiple of 8
 //! ```
+//! Every block begins at a multiple of 8, so that programs store whole words; [`block_size`] gives the step. Blocks
+//! come in any number and order.
 //! Numbers are little-endian. A block's tag says what it holds: below [`tag::BASE`] it is the parameter of that
 //! index in the event's row. Integers are always eight bytes. Paths that had to be read from dentries are
 //! *components*: leaf first, each `u8` length and bytes.
@@ -139,9 +141,17 @@ wire_struct! {
     BlockHeader {
         /// Low byte the [`tag`], high byte the [`status`].
         tag_status: u16,
-        /// Bytes that follow.
+        /// Bytes that follow, without the padding.
         len: u16,
+        /// Reserved, zero.
+        reserved: u32,
     }
+}
+
+/// Bytes from the start of a block with `len` bytes of content to the start of the next block. The padding of the
+/// last block may be missing.
+pub const fn block_size(len: usize) -> usize {
+    BlockHeader::SIZE + len.next_multiple_of(8)
 }
 
 wire_struct! {
