@@ -18,10 +18,26 @@ pub mod want {
     pub const ENV: u32 = 2;
 }
 
+/// Words of the read-only global `SETTINGS`: constants to the verifier, so that arms that do not apply are pruned.
+pub mod setting {
+    /// 1 when kernel structs may be read through typed pointers of the current task
+    /// (`bpf_get_current_task_btf`, Linux 5.11); else every read is a `bpf_probe_read_kernel`.
+    pub const DIRECT: usize = 0;
+    /// The sensor's own process id: its system calls are not events, or writing an alert could cause one.
+    pub const OWN_TGID: usize = 1;
+    /// Index of the cgroup v1 controller whose hierarchy names containers, or [`crate::offsets::MISSING`] for the
+    /// default (v2) hierarchy.
+    pub const CGROUP_SUBSYS: usize = 2;
+    /// 1 when the kernel runs 32-bit system calls.
+    pub const COMPAT: usize = 3;
+    /// How many words there are.
+    pub const COUNT: usize = 4;
+}
+
 /// Slots of the tail-call array `SYSCALLS`: native system call numbers, then helpers.
 pub mod slot {
-    /// Native numbers are below this.
-    pub const NUMBERS: u32 = 512;
+    /// Numbers are below this, those of the x32 interface (512…) included.
+    pub const NUMBERS: u32 = 1024;
     /// Appends one pending path to the record under construction, then sends it.
     pub const WALK: u32 = NUMBERS;
     /// Size of the array.

@@ -1,0 +1,69 @@
+//! Every map and global, with its owner and its size.
+
+use abi::{
+    control::{Control, MAX_CPUS, RING_CLASSES, setting, slot},
+    loss::{COUNTERS as COUNTER_WORDS, KernelCounter},
+    offsets::Offsets,
+    record::kind,
+};
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{ArrayOfMaps, RingBuf},
+    macros::{btf_map, map},
+    maps::{Array, PerCpuArray, ProgramArray},
+};
+
+use crate::record::Scratch;
+
+/// Written by the driver before load, then frozen: constants to the verifier.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Global<Offsets> = Global::new(Offsets::UNRESOLVED);
+
+/// Words of [`abi::control::setting`]; as [`OFFSETS`].
+#[unsafe(no_mangle)]
+pub static SETTINGS: Global<[u64; setting::COUNT]> = Global::new([0; setting::COUNT]);
+
+/// Programs by system call number; the driver fills the slots that rules need. Holds [`slot::WALK`] too.
+#[map]
+pub static SYSCALLS: ProgramArray = ProgramArray::with_max_entries(slot::COUNT, 0);
+
+/// The same programs by 32-bit system call number.
+#[map]
+pub static COMPAT_SYSCALLS: ProgramArray = ProgramArray::with_max_entries(slot::COUNT, 0);
+
+/// Helpers of the exec program: a program array serves one hook only.
+#[map]
+pub static EXEC_HELPERS: ProgramArray = ProgramArray::with_max_entries(slot::COUNT, 0);
+
+/// Where records are built: one element per hook, because a hook's programs never interrupt themselves on a CPU
+/// (the kernel counts that as a recursion miss) but may interrupt each other.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(4, 0);
+
+/// Counters per record kind; see [`KernelCounter`].
+#[map]
+static COUNTERS: PerCpuArray<[u64; COUNTER_WORDS]> = PerCpuArray::with_max_entries(kind::MAX, 0);
+
+/// Shared with the sensor by mmap.
+#[map]
+static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Two rings per CPU, made by the driver in the size that it wants.
+#[btf_map]
+pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, { (MAX_CPUS * RING_CLASSES) as usize }> = ArrayOfMaps::new();
+
+/// Adds one to a counter of a record kind.
+#[inline(always)]
+pub fn count(kind: u16, counter: KernelCounter) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(kind)) {
+        // SAFETY: the element belongs to this CPU, and `index()` is below the length of the array.
+        unsafe { (*counters)[counter.index() & (COUNTER_WORDS - 1)] += 1 };
+    }
+}
+
+/// The shared page.
+#[inline(always)]
+pub fn control() -> Option<*mut Control> {
+    CONTROL.get_ptr_mut(0)
+}

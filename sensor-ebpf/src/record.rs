@@ -1,0 +1,365 @@
+//! The record under construction: per-CPU memory with a position, and the hand-over to the ring.
+//!
+//! Positions are masked where they are used: the verifier accepts a write only when it sees the bound. A masked position
+//! that wrapped would corrupt the record, so [`Scratch::room`] is asked first.
+
+use core::{ffi::c_void, ptr};
+
+use abi::{
+    control::{MAX_CPUS, RING_CLASSES},
+    loss::KernelCounter,
+    record::{ARGS_MAX, BlockHeader, Header, RECORD_LIMIT, RECORD_MAX, TEXT_MAX, flag, status},
+};
+use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::{
+        bpf_get_smp_processor_id, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+        bpf_probe_read_user_str, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_reserve,
+    },
+};
+
+use crate::{
+    kernel::mask,
+    maps::{RINGS, SCRATCH, control, count},
+};
+
+/// A path that a helper program will append.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PendingPath {
+    /// Address of the dentry.
+    pub dentry: u64,
+    /// Address of the vfsmount.
+    pub mnt: u64,
+    /// Tag of the block.
+    pub tag: u64,
+    /// 1: end at the task's root; 0: at the root of its mount namespace.
+    pub stop_at_root: u64,
+}
+
+/// How many paths one record can have; a power of two.
+pub const PENDING: usize = 4;
+
+/// One element of map `SCRATCH`.
+#[repr(C)]
+pub struct Scratch {
+    /// Bytes of the record so far.
+    pub position: u64,
+    /// Paths to append.
+    pub pending: u64,
+    /// Paths appended so far.
+    pub walked: u64,
+    /// Index of the ring class.
+    pub class: u64,
+    /// The paths.
+    pub paths: [PendingPath; PENDING],
+    /// The record.
+    pub bytes: [u8; RECORD_MAX],
+}
+
+/// Hook that a scratch belongs to: index in map `SCRATCH`.
+#[derive(Clone, Copy)]
+pub enum Hook {
+    /// `sys_exit`.
+    Syscall,
+    /// `sched_process_exec`.
+    Exec,
+    /// `sched_process_fork`.
+    Fork,
+    /// `sched_process_exit`.
+    Exit,
+}
+
+const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
+const ARGS_MASK: i32 = 2 * ARGS_MAX as i32 - 1;
+const BLOCK: u64 = BlockHeader::SIZE as u64;
+
+/// Handle to the scratch of this CPU.
+#[derive(Clone, Copy)]
+pub struct Record(*mut Scratch);
+
+impl Record {
+    /// The scratch of a hook, as it was left.
+    #[inline(always)]
+    pub fn resume(hook: Hook) -> Option<Self> {
+        SCRATCH.get_ptr_mut(hook as u32).map(Self)
+    }
+
+    /// The bookkeeping in front of the record.
+    #[inline(always)]
+    pub fn state(&mut self) -> &mut Scratch {
+        // SAFETY: the pointer came from the map and is not null; the element belongs to this CPU, and a hook's program
+        // does not interrupt itself.
+        unsafe { &mut *self.0 }
+    }
+
+    /// The header in the record.
+    #[inline(always)]
+    pub fn header(&mut self) -> &mut Header {
+        // SAFETY: `bytes` is 8-aligned behind eight-byte fields and longer than a header; every bit pattern is a header.
+        unsafe { &mut *(&raw mut (*self.0).bytes).cast::<Header>() }
+    }
+
+    /// Address of a byte of the record. `at` must be masked.
+    #[inline(always)]
+    pub fn at(&mut self, at: u64) -> *mut u8 {
+        // SAFETY: stays in the element: the verifier checks every use against the bound of `at`.
+        unsafe { (&raw mut (*self.0).bytes).cast::<u8>().add(at as usize) }
+    }
+
+    /// Whether another block may begin; marks the record as incomplete when not.
+    #[inline(always)]
+    pub fn room(&mut self) -> bool {
+        if self.state().position < RECORD_LIMIT as u64 {
+            return true;
+        }
+        self.header().flags |= flag::INCOMPLETE;
+        false
+    }
+
+    /// Start of the next block, bounded.
+    #[inline(always)]
+    fn start(&mut self) -> u64 {
+        mask::<POSITION_MASK>(self.state().position)
+    }
+
+    /// Writes the header of the block at `at` and moves behind the block. `len` is at most 64 KiB.
+    #[inline(always)]
+    pub fn close(&mut self, at: u64, tag: u64, status: u8, len: u64) {
+        let word = tag | u64::from(status) << 8 | len << 16;
+        // SAFETY: `at` is masked by the caller and 8-aligned.
+        unsafe { ptr::write_volatile(self.at(at).cast::<u64>(), word) };
+        self.state().position = at + BLOCK + ((len + 7) & !7);
+    }
+
+    /// Appends an empty block that says why it is empty.
+    #[inline(always)]
+    pub fn absent(&mut self, tag: u64, status: u8) {
+        if self.room() {
+            let at = self.start();
+            self.close(at, tag, status, 0);
+        }
+    }
+
+    /// Appends an integer.
+    #[inline(always)]
+    pub fn int(&mut self, tag: u64, value: u64) {
+        self.value(tag, value);
+    }
+
+    /// Appends a plain value whose size is a multiple of 8.
+    #[inline(always)]
+    pub fn value<T: Copy>(&mut self, tag: u64, value: T) {
+        if !self.room() {
+            return;
+        }
+        let at = self.start();
+        // SAFETY: `at` is masked and 8-aligned, and the buffer ends more than any `T` used behind the mask.
+        unsafe { ptr::write_volatile(self.at(at + BLOCK).cast::<T>(), value) };
+        self.close(at, tag, status::OK, size_of::<T>() as u64);
+    }
+
+    /// Appends a string of the traced program. Returns its first byte.
+    #[inline(always)]
+    pub fn user_text(&mut self, tag: u64, address: u64) -> Option<u8> {
+        if address == 0 {
+            self.absent(tag, status::NULL);
+            return None;
+        }
+        if !self.room() {
+            return None;
+        }
+        let at = self.start();
+        let text = self.at(at + BLOCK);
+        // SAFETY: the helper writes at most `TEXT_MAX` bytes, which lie in the buffer for every masked `at`.
+        let read = unsafe { bpf_probe_read_user_str(text.cast(), TEXT_MAX as u32, address as *const c_void) };
+        self.text_read(at, tag, read)
+    }
+
+    /// Appends a string of the kernel.
+    #[inline(always)]
+    pub fn kernel_text(&mut self, tag: u64, address: u64) -> Option<u8> {
+        if !self.room() {
+            return None;
+        }
+        let at = self.start();
+        let text = self.at(at + BLOCK);
+        // SAFETY: as in `user_text`.
+        let read = unsafe { bpf_probe_read_kernel_str(text.cast(), TEXT_MAX as u32, address as *const c_void) };
+        self.text_read(at, tag, read)
+    }
+
+    /// Closes a string block after the helper said how much it read, its NUL included.
+    #[inline(always)]
+    fn text_read(&mut self, at: u64, tag: u64, read: i64) -> Option<u8> {
+        if read <= 0 {
+            self.close(at, tag, status::FAULT, 0);
+            return None;
+        }
+        let len = mask::<{ 2 * TEXT_MAX as i32 - 1 }>(read as u64);
+        let state = if len >= TEXT_MAX as u64 { status::TRUNCATED } else { status::OK };
+        // SAFETY: the first byte of the text, inside the buffer.
+        let first = unsafe { ptr::read_volatile(self.at(at + BLOCK)) };
+        self.close(at, tag, state, len - 1);
+        Some(first)
+    }
+
+    /// Appends user memory from `start` to `end`, at most [`ARGS_MAX`] bytes.
+    #[inline(always)]
+    pub fn user_area(&mut self, tag: u64, start: u64, end: u64) {
+        if !self.room() {
+            return;
+        }
+        let at = self.start();
+        let whole = end.wrapping_sub(start);
+        let len = mask::<ARGS_MASK>(if whole > ARGS_MAX as u64 { ARGS_MAX as u64 } else { whole });
+        if len > ARGS_MAX as u64 {
+            return;
+        }
+        let area = self.at(at + BLOCK);
+        // SAFETY: at most `ARGS_MAX` bytes, which lie in the buffer for every masked `at`.
+        let failed = unsafe { bpf_probe_read_user(area.cast(), len as u32, start as *const c_void) };
+        if failed != 0 {
+            self.close(at, tag, status::FAULT, 0);
+        } else {
+            let state = if whole > ARGS_MAX as u64 { status::TRUNCATED } else { status::OK };
+            self.close(at, tag, state, len);
+        }
+    }
+
+    /// Appends up to 128 bytes of user memory (a socket address).
+    #[inline(always)]
+    pub fn user_bytes(&mut self, tag: u64, address: u64, len: u64) {
+        if address == 0 {
+            self.absent(tag, status::NULL);
+            return;
+        }
+        if !self.room() {
+            return;
+        }
+        let at = self.start();
+        let len = mask::<127>(if len > 127 { 127 } else { len });
+        let bytes = self.at(at + BLOCK);
+        // SAFETY: at most 127 bytes, inside the buffer.
+        let failed = unsafe { bpf_probe_read_user(bytes.cast(), len as u32, address as *const c_void) };
+        if failed != 0 {
+            self.close(at, tag, status::FAULT, 0);
+        } else {
+            self.close(at, tag, status::OK, len);
+        }
+    }
+
+    /// Appends the strings that an array of user pointers names, NUL-separated: the argument vector of a failed exec.
+    #[inline(always)]
+    pub fn user_strings(&mut self, tag: u64, array: u64, wide: bool) {
+        if !self.room() {
+            return;
+        }
+        let at = self.start();
+        let mut end = at + BLOCK;
+        let mut state = status::OK;
+        for i in 0..64u64 {
+            let pointer = if wide {
+                crate::kernel::probe_user::<u64>(array + 8 * i)
+            } else {
+                crate::kernel::probe_user::<u32>(array + 4 * i).map(u64::from)
+            };
+            let Some(pointer) = pointer else {
+                state = status::FAULT;
+                break;
+            };
+            if pointer == 0 {
+                break;
+            }
+            if end >= RECORD_LIMIT as u64 || end - at > ARGS_MAX as u64 {
+                state = status::TRUNCATED;
+                break;
+            }
+            let text = self.at(mask::<POSITION_MASK>(end));
+            // SAFETY: at most `TEXT_MAX` bytes, which lie in the buffer for every masked position.
+            let read = unsafe { bpf_probe_read_user_str(text.cast(), TEXT_MAX as u32, pointer as *const c_void) };
+            if read <= 0 {
+                state = status::FAULT;
+                break;
+            }
+            end += mask::<{ 2 * TEXT_MAX as i32 - 1 }>(read as u64);
+        }
+        let len = end - at - BLOCK;
+        self.close(at, tag, state, len);
+    }
+
+    /// Copies kernel memory to a masked position.
+    #[inline(always)]
+    pub fn kernel_bytes(&mut self, at: u64, len: u64, address: u64) {
+        let bytes = self.at(at);
+        // SAFETY: callers bound `at` and `len` by masks.
+        unsafe { bpf_probe_read_kernel(bytes.cast(), len as u32, address as *const c_void) };
+    }
+
+    /// Copies a name of the kernel, at most 255 bytes, to a masked position; its length without NUL.
+    #[inline(always)]
+    pub fn kernel_name(&mut self, at: u64, address: u64) -> Option<u64> {
+        let bytes = self.at(at);
+        // SAFETY: at most 256 bytes; callers mask `at`, and the buffer ends more than that behind the mask.
+        let read = unsafe { bpf_probe_read_kernel_str(bytes.cast(), 256, address as *const c_void) };
+        if read <= 0 { None } else { Some(mask::<511>(read as u64) - 1) }
+    }
+
+    /// Asks for a path to be appended before the record is sent.
+    #[inline(always)]
+    pub fn want_path(&mut self, path: PendingPath) {
+        let state = self.state();
+        if state.pending < PENDING as u64 {
+            let index = mask::<{ PENDING as i32 - 1 }>(state.pending) as usize;
+            // SAFETY: the index is masked to the length of the array.
+            unsafe { ptr::write_volatile(state.paths.as_mut_ptr().add(index), path) };
+            state.pending += 1;
+        }
+    }
+
+    /// Hands the record to the sensor.
+    #[inline(always)]
+    pub fn send(&mut self) {
+        let kind = self.header().kind;
+        let len = mask::<{ (4 * RECORD_LIMIT - 1) as i32 }>(self.state().position);
+        if len > RECORD_MAX as u64 || len == 0 {
+            return count(kind, KernelCounter::TooLarge);
+        }
+        // SAFETY: no arguments; always the CPU we run on.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let class = self.state().class as u32 & 1;
+        let Some(ring) = RINGS.get((cpu & (MAX_CPUS - 1)) * RING_CLASSES + class) else {
+            return count(kind, KernelCounter::NoRing);
+        };
+        let ring: *mut c_void = ptr::from_ref(ring).cast_mut().cast();
+        // SAFETY: `len` is within the buffer; the ring came from the map.
+        let full = unsafe { bpf_ringbuf_output(ring, self.at(0).cast(), len, u64::from(BPF_RB_NO_WAKEUP)) };
+        if full != 0 {
+            count(kind, KernelCounter::RingFull);
+        } else {
+            count(kind, KernelCounter::Sent);
+        }
+        wake(ring);
+    }
+}
+
+/// Wakes the sensor if it has said that it sleeps. A wake-up costs microseconds, a record tens of nanoseconds; so the
+/// flag is looked at after the record is in the ring, and whoever finds it set takes it down.
+#[inline(always)]
+fn wake(ring: *mut c_void) {
+    let Some(control) = control() else { return };
+    // SAFETY: the element outlives the program; the sensor writes the same word, and a lost race costs one wake-up.
+    let asleep = unsafe { &raw mut (*control).asleep };
+    // SAFETY: as above.
+    if unsafe { ptr::read_volatile(asleep) } == 0 {
+        return;
+    }
+    // SAFETY: as above. A discarded reservation carries the wake-up even when the ring is full of other records.
+    unsafe {
+        ptr::write_volatile(asleep, 0);
+        let empty = bpf_ringbuf_reserve(ring, 8, 0);
+        if !empty.is_null() {
+            bpf_ringbuf_discard(empty, u64::from(BPF_RB_FORCE_WAKEUP));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Who did it: the header of a record and the line of parents, read from a task at the moment of the event.
+
+use abi::{
+    control::setting,
+    offsets::MISSING,
+    record::{ANCESTORS, Ancestor, Header, flag},
+};
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+
+use crate::{
+    kernel::{Ptr, probe, setting},
+    off,
+    record::{Hook, Record},
+};
+
+/// Indices in `signal_struct.pids` (`enum pid_type`).
+const PIDTYPE_TGID: u64 = 1;
+const PIDTYPE_PGID: u64 = 2;
+const PIDTYPE_SID: u64 = 3;
+
+/// `TS_COMPAT` in `thread_info.status`: the task is in a 32-bit system call.
+const TS_COMPAT: u32 = 2;
+
+/// Whether a task is in a 32-bit system call.
+#[inline(always)]
+pub fn in_compat_call(task: Ptr) -> bool {
+    if setting(setting::COMPAT) == 0 || off!(task_status) == MISSING {
+        return false;
+    }
+    task.get::<u32>(off!(task_status)) & TS_COMPAT != 0
+}
+
+/// Begins a record about `task`: header and ancestors. `None` when the event is the sensor's own.
+#[inline(always)]
+pub fn begin(hook: Hook, class: u32, kind: u16, task: Ptr, result: i64) -> Option<Record> {
+    let tgid: u32 = task.get(off!(task_tgid));
+    if u64::from(tgid) == setting(setting::OWN_TGID) {
+        return None;
+    }
+    let mut record = Record::resume(hook)?;
+    let state = record.state();
+    state.pending = 0;
+    state.walked = 0;
+    state.class = u64::from(class);
+
+    let leader = task.ptr(off!(task_leader));
+    let header = record.header();
+    header.kind = kind;
+    header.flags = 0;
+    // SAFETY: no arguments, no memory.
+    header.time = unsafe { bpf_ktime_get_boot_ns() };
+    header.start = leader.get(off!(task_start));
+    header.ret = result;
+    header.cgroup = cgroup(task).map_or(0, |kn| kn.get(off!(kernfs_id)));
+    header.tgid = tgid;
+    header.tid = task.get(off!(task_pid));
+    header.comm = task.get(off!(task_comm));
+    credentials(header, task);
+    sessions(header, task);
+    ancestors(&mut record, leader);
+    Some(record)
+}
+
+#[inline(always)]
+fn credentials(header: &mut Header, task: Ptr) {
+    let cred = task.ptr(off!(task_cred));
+    header.uid = cred.get(off!(cred_euid));
+    header.gid = cred.get(off!(cred_egid));
+    header.cap_effective = cred.get(off!(cred_cap_effective));
+    header.cap_permitted = cred.get(off!(cred_cap_permitted));
+    header.cap_inheritable = cred.get(off!(cred_cap_inheritable));
+    header.loginuid = if off!(task_loginuid) == MISSING { u32::MAX } else { task.get(off!(task_loginuid)) };
+}
+
+/// Terminal, session and process group, with the ids that the task's own pid namespace knows.
+#[inline(always)]
+fn sessions(header: &mut Header, task: Ptr) {
+    let signal = task.ptr(off!(task_signal));
+    header.tty = terminal(signal);
+
+    let tid = task.ptr(off!(task_thread_pid));
+    let level: u32 = tid.get(off!(pid_level));
+    let tgid = signal.ptr(off!(signal_pids) + 8 * PIDTYPE_TGID);
+    let pgid = signal.ptr(off!(signal_pids) + 8 * PIDTYPE_PGID);
+    let sid = signal.ptr(off!(signal_pids) + 8 * PIDTYPE_SID);
+    header.pgid = number(pgid, 0);
+    header.sid = number(sid, 0);
+    if level == 0 {
+        header.vtid = header.tid;
+        header.vpid = header.tgid;
+        header.vpgid = header.pgid;
+        header.vsid = header.sid;
+    } else {
+        header.vtid = number(tid, level);
+        header.vpid = number(tgid, level);
+        header.vpgid = number(pgid, level);
+        header.vsid = number(sid, level);
+    }
+}
+
+/// The number of a `struct pid` in the namespace of a level.
+#[inline(always)]
+fn number(pid: Ptr, level: u32) -> u32 {
+    if pid.is_null() {
+        return 0;
+    }
+    if level == 0 {
+        return pid.get(off!(pid_numbers));
+    }
+    probe(pid.address() + off!(pid_numbers) + u64::from(level & 31) * off!(upid_size))
+}
+
+/// The controlling terminal as `new_encode_dev` writes it (include/linux/kdev_t.h), the form of /proc/PID/stat.
+#[inline(always)]
+fn terminal(signal: Ptr) -> u32 {
+    let tty = signal.ptr(off!(signal_tty));
+    if tty.is_null() {
+        return 0;
+    }
+    let driver = tty.ptr(off!(tty_driver));
+    if driver.is_null() {
+        return 0;
+    }
+    let index: u32 = tty.get(off!(tty_index));
+    let major: u32 = driver.get(off!(tty_driver_major));
+    let minor: u32 = driver.get::<u32>(off!(tty_driver_minor_start)).wrapping_add(index);
+    encode_device(major, minor)
+}
+
+/// `new_encode_dev`.
+#[inline(always)]
+pub fn encode_device(major: u32, minor: u32) -> u32 {
+    minor & 0xff | major << 8 | (minor & !0xff) << 12
+}
+
+/// The task's node in the hierarchy that the driver chose.
+#[inline(always)]
+pub fn cgroup(task: Ptr) -> Option<Ptr> {
+    if off!(task_cgroups) == MISSING || off!(kernfs_parent) == MISSING {
+        return None;
+    }
+    let set = task.ptr(off!(task_cgroups));
+    let subsys = setting(setting::CGROUP_SUBSYS);
+    let group = if subsys == MISSING {
+        set.ptr(off!(css_set_default))
+    } else {
+        set.ptr(off!(css_set_subsys) + 8 * subsys).ptr(off!(css_cgroup))
+    };
+    Some(group.ptr(off!(cgroup_kn)))
+}
+
+/// Writes the line of parents behind the header and sets the position of the first block.
+#[inline(always)]
+fn ancestors(record: &mut Record, leader: Ptr) {
+    let mut process = leader;
+    let mut count = 0u64;
+    let mut more = true;
+    for i in 0..ANCESTORS as u64 {
+        process = process.ptr(off!(task_real_parent)).ptr(off!(task_leader));
+        let tgid: u32 = process.get(off!(task_tgid));
+        if tgid == 0 {
+            more = false;
+            break;
+        }
+        let ancestor = Ancestor {
+            tgid,
+            reserved: 0,
+            start: process.get(off!(task_start)),
+            comm: process.get(off!(task_comm)),
+        };
+        let at = record.at((Header::SIZE as u64) + i * (Ancestor::SIZE as u64));
+        // SAFETY: `i` is below `ANCESTORS`, so the place is in the buffer; it is 8-aligned.
+        unsafe { core::ptr::write_volatile(at.cast::<Ancestor>(), ancestor) };
+        count = i + 1;
+    }
+    let header = record.header();
+    header.ancestors = count as u32;
+    if more {
+        header.flags |= flag::MORE_ANCESTORS;
+    }
+    record.state().position = Header::SIZE as u64 + count * Ancestor::SIZE as u64;
+}

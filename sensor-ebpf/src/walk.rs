@@ -1,0 +1,193 @@
+//! Paths as the kernel sees them: from a dentry to the root, across mounts.
+//!
+//! `bpf_d_path` is refused in these hooks, so dentries and mounts are walked by hand. One walk is all that the verifier
+//! of older kernels accepts in a program; therefore it is a program of its own, which tail-calls itself until every
+//! pending path of the record is appended.
+
+use abi::{
+    control::slot,
+    loss::KernelCounter,
+    record::{BlockHeader, PATH_COMPONENTS, RECORD_LIMIT, TEXT_MAX, status},
+};
+use aya_ebpf::{macros::btf_tracepoint, maps::ProgramArray, programs::BtfTracePointContext};
+
+use crate::{
+    kernel::{Ptr, mask, probe},
+    maps::{EXEC_HELPERS, SYSCALLS, count},
+    off,
+    record::{Hook, PENDING, PendingPath, Record},
+};
+
+/// Appends the next path of a system call's record.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn syscall_walk(ctx: BtfTracePointContext) -> i32 {
+    append(&ctx, Hook::Syscall, &SYSCALLS);
+    0
+}
+
+/// Appends the next path of an exec record.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn exec_walk(ctx: BtfTracePointContext) -> i32 {
+    append(&ctx, Hook::Exec, &EXEC_HELPERS);
+    0
+}
+
+/// Sends a finished record, or hands it to the walker when paths are pending.
+#[inline(always)]
+pub fn finish(ctx: &BtfTracePointContext, mut record: Record, helpers: &ProgramArray) {
+    if record.state().pending == 0 {
+        return record.send();
+    }
+    // SAFETY: the index is checked by the kernel; the call returns only when the slot is empty.
+    unsafe { helpers.tail_call(ctx, slot::WALK) };
+    count(record.header().kind, KernelCounter::NoHelper);
+}
+
+#[inline(always)]
+fn append(ctx: &BtfTracePointContext, hook: Hook, helpers: &ProgramArray) {
+    let Some(mut record) = Record::resume(hook) else { return };
+    let state = record.state();
+    let index = mask::<{ PENDING as i32 - 1 }>(state.walked) as usize;
+    // SAFETY: the index is masked to the length of the array.
+    let path = unsafe { core::ptr::read_volatile(state.paths.as_ptr().add(index)) };
+    state.walked += 1;
+    if record.room() {
+        write(&mut record, path);
+    }
+    let state = record.state();
+    if state.walked < state.pending {
+        // SAFETY: as in `finish`.
+        unsafe { helpers.tail_call(ctx, slot::WALK) };
+        count(record.header().kind, KernelCounter::NoHelper);
+    } else {
+        record.send();
+    }
+}
+
+const NAME_MAX: u64 = 255;
+const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
+
+struct Walk {
+    position: u64,
+    limit: u64,
+    dentry: u64,
+    mount: Mount,
+    root_dentry: u64,
+    root_mount: u64,
+    status: u8,
+    done: bool,
+}
+
+/// The three members of `struct mount` that lead on, read at once where they are neighbours.
+#[derive(Clone, Copy)]
+struct Mount {
+    address: u64,
+    parent: u64,
+    point: u64,
+    root: u64,
+}
+
+impl Mount {
+    #[inline(always)]
+    fn read(address: u64) -> Self {
+        let neighbours = off!(mount_point) == off!(mount_parent) + 8
+            && off!(mount_mnt) + off!(vfsmount_root) == off!(mount_parent) + 16;
+        let [parent, point, root] = if neighbours {
+            probe::<[u64; 3]>(address + off!(mount_parent))
+        } else {
+            [
+                probe(address + off!(mount_parent)),
+                probe(address + off!(mount_point)),
+                probe(address + off!(mount_mnt) + off!(vfsmount_root)),
+            ]
+        };
+        Self { address, parent, point, root }
+    }
+}
+
+#[inline(always)]
+fn write(record: &mut Record, path: PendingPath) {
+    let at = mask::<POSITION_MASK>(record.state().position);
+    let fs = Ptr::current().ptr(off!(task_fs));
+    let (root_dentry, root_mount) = if path.stop_at_root != 0 && !fs.is_null() {
+        let mnt: u64 = fs.get(off!(fs_root) + off!(path_mnt));
+        (fs.get(off!(fs_root) + off!(path_dentry)), mnt.wrapping_sub(off!(mount_mnt)))
+    } else {
+        (0, 0)
+    };
+    let start = at + BlockHeader::SIZE as u64;
+    let mut walk = Walk {
+        position: start,
+        limit: start + (TEXT_MAX as u64 - NAME_MAX - 1),
+        dentry: path.dentry,
+        mount: Mount::read(path.mnt.wrapping_sub(off!(mount_mnt))),
+        root_dentry,
+        root_mount,
+        status: status::TRUNCATED,
+        done: false,
+    };
+    for _ in 0..PATH_COMPONENTS {
+        if !walk.step(record, start) {
+            break;
+        }
+    }
+    let state = if walk.done { walk.status } else { status::TRUNCATED };
+    let len = walk.position - start;
+    record.close(at, path.tag & 0xff, state, len);
+}
+
+impl Walk {
+    /// One component, or one mount upwards; `false` at the end.
+    #[inline(always)]
+    fn step(&mut self, record: &mut Record, start: u64) -> bool {
+        if self.dentry == self.root_dentry && self.mount.address == self.root_mount {
+            return self.end(status::OK);
+        }
+        if self.dentry == self.mount.root {
+            if self.mount.parent == self.mount.address {
+                return self.end(status::OK);
+            }
+            self.dentry = self.mount.point;
+            self.mount = Mount::read(self.mount.parent);
+            return true;
+        }
+        let neighbours =
+            off!(dentry_name) == off!(dentry_parent) + 8 && off!(qstr_hash_len) == 0 && off!(qstr_name) == 8;
+        let [parent, hash_len, name] = if neighbours {
+            probe::<[u64; 3]>(self.dentry + off!(dentry_parent))
+        } else {
+            [
+                probe(self.dentry + off!(dentry_parent)),
+                probe(self.dentry + off!(dentry_name) + off!(qstr_hash_len)),
+                probe(self.dentry + off!(dentry_name) + off!(qstr_name)),
+            ]
+        };
+        let own_parent = parent == self.dentry;
+        if own_parent && self.position != start {
+            // A detached tree: what there is of the path has been written.
+            return self.end(status::OK);
+        }
+        if self.position > self.limit || self.position >= RECORD_LIMIT as u64 {
+            return self.end(status::TRUNCATED);
+        }
+        let len = mask::<{ NAME_MAX as i32 }>(hash_len >> 32);
+        let at = mask::<POSITION_MASK>(self.position);
+        // SAFETY: `at` is masked; the buffer ends more than a name behind the mask.
+        unsafe { core::ptr::write_volatile(record.at(at), len as u8) };
+        record.kernel_bytes(at + 1, len, name);
+        self.position = at + 1 + len;
+        self.dentry = parent;
+        if own_parent {
+            // Its own parent but no mount's root: memfd, anonymous inode, pipe.
+            return self.end(status::PSEUDO);
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn end(&mut self, status: u8) -> bool {
+        self.status = status;
+        self.done = true;
+        false
+    }
+}

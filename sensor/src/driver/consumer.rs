@@ -1,0 +1,205 @@
+//! Reads records from all rings in order of time, and sleeps when there are none.
+//!
+//! Each CPU writes to rings of its own, so records of one process can come from several. They are merged by time
+//! stamp. A record can become visible a little after one with a later stamp on another CPU; therefore a record is
+//! delivered only when it is older than [`RIPE_NS`]. Nothing polls: the programs force a wake-up when they find that the
+//! consumer has said that it sleeps.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io,
+    os::fd::{AsFd, AsRawFd},
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering, fence},
+    },
+    time::Duration,
+};
+
+use abi::{control::RING_CLASSES, record::Header};
+use aya::maps::MapData;
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    eventfd::{EfdFlags, EventFd},
+};
+
+use super::{
+    load::DriverError,
+    ring::{Ring, page_size},
+};
+
+/// How long a record rests before it is delivered: longer than any program takes from its time stamp to the ring.
+pub const RIPE_NS: u64 = 1_000_000;
+
+/// The page shared with the programs: [`abi::control::Control`].
+pub struct ControlPage {
+    page: NonNull<u8>,
+    _map: MapData,
+}
+
+// SAFETY: the page is reached through atomics only.
+unsafe impl Send for ControlPage {}
+// SAFETY: as above.
+unsafe impl Sync for ControlPage {}
+
+impl ControlPage {
+    pub(super) fn new(map: MapData) -> Result<Self, DriverError> {
+        let fd = map.fd().as_fd().as_raw_fd();
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; the map was made to be mapped.
+        let page =
+            unsafe { libc::mmap(std::ptr::null_mut(), page_size(), protection, libc::MAP_SHARED, fd, 0) };
+        match NonNull::new(page.cast::<u8>()) {
+            Some(page) if page.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { page, _map: map }),
+            _ => Err(DriverError::Memory { what: "the control page", source: io::Error::last_os_error() }),
+        }
+    }
+
+    fn word(&self, index: usize) -> &AtomicU32 {
+        // SAFETY: both callers stay below the two words of `Control`, which the page begins with.
+        unsafe { self.page.cast::<AtomicU32>().add(index).as_ref() }
+    }
+
+    fn asleep(&self) -> &AtomicU32 {
+        self.word(0)
+    }
+
+    /// Stores the bits of [`abi::control::want`].
+    pub fn want(&self, wants: u32) {
+        self.word(1).store(wants, Ordering::SeqCst);
+    }
+}
+
+impl Drop for ControlPage {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `new` mapped.
+        unsafe { libc::munmap(self.page.as_ptr().cast(), page_size()) };
+    }
+}
+
+/// Wakes the consumer from another thread.
+#[derive(Clone)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// Makes the current or next [`Consumer::wait`] return.
+    pub fn wake(&self) {
+        // The counter saturates after 2^64 - 2 calls without a wait; then it is readable anyway.
+        let _ = self.0.write(1);
+    }
+}
+
+/// The reader of all rings.
+pub struct Consumer {
+    rings: Vec<Ring>,
+    /// Time stamp and ring of every ring's next record, oldest first.
+    heads: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Whether a ring is in `heads`.
+    queued: Vec<bool>,
+    control: Arc<ControlPage>,
+    epoll: Epoll,
+    bell: Arc<EventFd>,
+}
+
+impl Consumer {
+    pub(super) fn new(rings: Vec<Ring>, control: Arc<ControlPage>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        for ring in &rings {
+            epoll.add(ring, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        }
+        let queued = vec![false; rings.len()];
+        let heads = BinaryHeap::with_capacity(rings.len());
+        Ok(Self { rings, heads, queued, control, epoll, bell: Arc::new(bell) })
+    }
+
+    /// How many CPUs have rings.
+    pub fn cpus(&self) -> usize {
+        self.rings.len() / RING_CLASSES as usize
+    }
+
+    /// A handle that wakes this consumer.
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.bell))
+    }
+
+    /// Delivers up to `limit` records that are older than `until` (boot-time clock), oldest first. Returns how many.
+    pub fn drain(&mut self, until: u64, limit: usize, mut deliver: impl FnMut(&[u8])) -> usize {
+        self.look();
+        let mut delivered = 0;
+        while delivered < limit {
+            let Some(&Reverse((time, index))) = self.heads.peek() else { break };
+            if time > until {
+                break;
+            }
+            self.heads.pop();
+            let ring = &mut self.rings[index];
+            if let Some(bytes) = ring.peek() {
+                deliver(bytes);
+                delivered += 1;
+            }
+            ring.advance();
+            match ring.peek() {
+                Some(next) => self.heads.push(Reverse((time_of(next), index))),
+                None => self.queued[index] = false,
+            }
+        }
+        for ring in &mut self.rings {
+            ring.release();
+        }
+        delivered
+    }
+
+    /// Looks at the rings that had no record before.
+    fn look(&mut self) {
+        for (index, ring) in self.rings.iter_mut().enumerate() {
+            if !self.queued[index]
+                && let Some(bytes) = ring.peek()
+            {
+                self.heads.push(Reverse((time_of(bytes), index)));
+                self.queued[index] = true;
+            }
+        }
+    }
+
+    /// Sleeps until there is something to deliver, the waker is used, or `timeout` is over.
+    pub fn wait(&mut self, timeout: Duration) {
+        if let Some(&Reverse((time, _))) = self.heads.peek() {
+            let ripe = (time + RIPE_NS).saturating_sub(boot_time_ns());
+            return std::thread::sleep(Duration::from_nanos(ripe.min(RIPE_NS)).min(timeout));
+        }
+        self.control.asleep().store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.look();
+        if self.heads.is_empty() {
+            for ring in &mut self.rings {
+                ring.release();
+            }
+            let timeout = EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::ZERO);
+            let mut events = [EpollEvent::empty(); 8];
+            // A signal may end the wait early; the caller comes back.
+            let _ = self.epoll.wait(&mut events, timeout);
+            let _ = self.bell.read();
+        }
+        self.control.asleep().store(0, Ordering::SeqCst);
+    }
+
+    /// Bytes that wait in the rings.
+    pub fn backlog(&self) -> u64 {
+        self.rings.iter().map(Ring::backlog).sum()
+    }
+}
+
+/// Time stamp of a record; what is too short for one is delivered at once, and refused by the decoder.
+fn time_of(bytes: &[u8]) -> u64 {
+    Header::decode(bytes).map_or(0, |header| header.time)
+}
+
+/// The boot-time clock, which stamps records.
+pub fn boot_time_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}

@@ -1,0 +1,435 @@
+//! Loading, attaching, and choosing what is traced.
+
+use std::{collections::HashMap, fs, os::fd::AsRawFd, sync::Arc};
+
+use abi::{
+    control::{MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, setting, slot},
+    loss::{COUNTERS, KernelCounter},
+    offsets::MISSING,
+    record::kind,
+    syscalls::{NONE, SYSCALLS, Syscall},
+};
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
+    programs::{BtfTracePoint, ProgramError, ProgramFd},
+};
+
+use super::{
+    consumer::{Consumer, ControlPage},
+    host::{CgroupSource, Host},
+    ring::Ring,
+};
+
+/// Why the programs are not running.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The binary carries no programs.
+    #[error("this gyrfalcon was built without its kernel programs; build it with `cargo xtask build`")]
+    NoObject,
+    /// Not enough rights.
+    #[error("loading BPF programs needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE; run with sudo")]
+    NotPermitted(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The object was not accepted as a whole.
+    #[error("cannot load the kernel programs; `gyrfalcon doctor` shows what this kernel permits")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// A map or program that must be in the object is not.
+    #[error("the kernel programs lack {name}: the object does not belong to this binary; build both again")]
+    Lacks {
+        /// Its name.
+        name: String,
+    },
+    /// The verifier, or a security policy, refused a program.
+    #[error("the kernel refused program {program}; `gyrfalcon doctor` shows what it permits. {detail}")]
+    Refused {
+        /// Its name.
+        program: String,
+        /// The end of the verifier's log, if there is one.
+        detail: String,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A map could not be made or filled.
+    #[error("cannot set up map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: Box<MapError>,
+    },
+    /// The memory shared with the kernel could not be mapped.
+    #[error("cannot map {what}; is there enough memory (ulimit -l, cgroup limit)?")]
+    Memory {
+        /// Which memory.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What the user may choose.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Size of each CPU's ring for ordinary events in bytes; a power of two.
+    pub ring_bytes: u32,
+    /// Size of each CPU's ring for exec, fork and exit.
+    pub state_ring_bytes: u32,
+}
+
+impl Default for Options {
+    /// 8 MiB per two CPUs is Falco's default; ours is 4 MiB and 1 MiB per CPU.
+    fn default() -> Self {
+        Self { ring_bytes: 4 << 20, state_ring_bytes: 1 << 20 }
+    }
+}
+
+/// A set of rows of the system call table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rows([u64; SYSCALLS.len().div_ceil(64)]);
+
+impl Rows {
+    /// No row.
+    pub const NONE: Self = Self([0; SYSCALLS.len().div_ceil(64)]);
+
+    /// Adds a row.
+    pub fn insert(&mut self, row: usize) {
+        self.0[row / 64] |= 1 << (row % 64);
+    }
+
+    /// Whether a row is in the set.
+    pub fn contains(&self, row: usize) -> bool {
+        self.0[row / 64] & 1 << (row % 64) != 0
+    }
+
+    /// Rows in either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
+    }
+
+    /// The rows and their place in the table.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &'static Syscall)> + '_ {
+        SYSCALLS.iter().enumerate().filter(|(row, _)| self.contains(*row))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}
+
+/// The native number of a row on this machine.
+fn number(row: &Syscall) -> Option<u32> {
+    let number = if cfg!(target_arch = "aarch64") { row.aarch64 } else { row.x86_64 };
+    (number != NONE).then_some(number as u32)
+}
+
+/// Numbers of the x32 interface that are not the native ones (arch/x86/entry/syscalls/syscall_64.tbl).
+fn x32_number(row: &Syscall) -> Option<u32> {
+    match row.name {
+        "execve" => Some(520),
+        "ptrace" => Some(521),
+        "execveat" => Some(545),
+        _ => None,
+    }
+}
+
+/// Counters of one record kind, summed over CPUs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelCounts([u64; COUNTERS]);
+
+impl KernelCounts {
+    /// One counter.
+    pub fn get(&self, counter: KernelCounter) -> u64 {
+        self.0[counter.index()]
+    }
+
+    /// Events that rules did not see.
+    pub fn lost(&self) -> u64 {
+        KernelCounter::ALL.iter().filter(|c| c.is_loss()).map(|c| self.get(*c)).sum()
+    }
+}
+
+/// The loaded programs. Dropping it detaches everything.
+pub struct Driver {
+    ebpf: Ebpf,
+    btf: Btf,
+    syscalls: ProgramArray<MapData>,
+    compat: Option<ProgramArray<MapData>>,
+    _exec_helpers: ProgramArray<MapData>,
+    counters: PerCpuArray<MapData, [u64; COUNTERS]>,
+    _rings: ArrayOfMaps<MapData, RingBuf<MapData>>,
+    control: Arc<ControlPage>,
+    programs: HashMap<String, ProgramFd>,
+    rows: Rows,
+    dispatching: bool,
+    memory: u64,
+}
+
+impl Driver {
+    /// Loads the programs and attaches exec, fork and exit; no system call is traced yet.
+    pub fn load(host: &Host, object: Option<&[u8]>, options: Options) -> Result<(Self, Consumer), DriverError> {
+        let object = object.ok_or(DriverError::NoObject)?;
+        let mut settings = [0u64; setting::COUNT];
+        settings[setting::DIRECT] = u64::from(host.typed_current());
+        settings[setting::OWN_TGID] = u64::from(std::process::id());
+        settings[setting::COMPAT] = u64::from(host.compat());
+        settings[setting::CGROUP_SUBSYS] = match host.cgroups {
+            CgroupSource::Unified => MISSING,
+            CgroupSource::Controller { index, .. } => index,
+        };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", &host.offsets.values, true)
+            .override_global("SETTINGS", &settings, true)
+            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .load(object)
+            .map_err(object_error)?;
+        let btf = Btf::from_sys_fs().map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?;
+
+        let (rings, consumer_rings) = rings(&mut ebpf, options)?;
+        let control = match ebpf.take_map("CONTROL") {
+            Some(Map::Array(data)) => Arc::new(ControlPage::new(data)?),
+            _ => return Err(DriverError::Lacks { name: "map CONTROL".to_owned() }),
+        };
+        let consumer = Consumer::new(consumer_rings, Arc::clone(&control))
+            .map_err(|source| DriverError::Memory { what: "the consumer's wait queue", source })?;
+        let memory = u64::from(options.ring_bytes + options.state_ring_bytes) * consumer.cpus() as u64;
+        let mut driver = Self {
+            syscalls: take(&mut ebpf, "SYSCALLS")?,
+            compat: host.compat().then(|| take(&mut ebpf, "COMPAT_SYSCALLS")).transpose()?,
+            _exec_helpers: take(&mut ebpf, "EXEC_HELPERS")?,
+            counters: take(&mut ebpf, "COUNTERS")?,
+            _rings: rings,
+            control,
+            programs: HashMap::new(),
+            rows: Rows::NONE,
+            dispatching: false,
+            btf,
+            ebpf,
+            memory,
+        };
+        let walk = driver.program("exec_walk", "sched_process_exec")?;
+        driver._exec_helpers.set(slot::WALK, &walk, 0).map_err(map_error("EXEC_HELPERS"))?;
+        driver.attach("process_exec", "sched_process_exec")?;
+        driver.attach("process_fork", "sched_process_fork")?;
+        driver.attach("process_exit", "sched_process_exit")?;
+        Ok((driver, consumer))
+    }
+
+    /// Traces exactly these rows from now on. Slots are filled before others are emptied; a row that stays is never
+    /// interrupted.
+    pub fn trace(&mut self, rows: Rows) -> Result<(), DriverError> {
+        for (row, syscall) in rows.iter() {
+            if !self.rows.contains(row) {
+                let program = self.program(&format!("sys_{}", syscall.name), "sys_exit")?;
+                self.fill(syscall, &program)?;
+                self.rows.insert(row);
+            }
+        }
+        if !rows.is_empty() && !self.dispatching {
+            let walk = self.program("syscall_walk", "sys_exit")?;
+            self.syscalls.set(slot::WALK, &walk, 0).map_err(map_error("SYSCALLS"))?;
+            self.attach("sys_exit", "sys_exit")?;
+            self.dispatching = true;
+        }
+        let stale: Vec<_> = self.rows.iter().filter(|(row, _)| !rows.contains(*row)).collect();
+        if !stale.is_empty() {
+            self.empty(&stale, rows)?;
+            self.rows = rows;
+        }
+        Ok(())
+    }
+
+    /// The rows that are traced.
+    pub fn rows(&self) -> Rows {
+        self.rows
+    }
+
+    /// Says what records carry beyond their parameters: bits of [`abi::control::want`].
+    pub fn want(&self, wants: u32) {
+        self.control.want(wants);
+    }
+
+    /// Memory of the rings in bytes.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Counters by name of the event, and the events that the kernel skipped because a program was interrupted by
+    /// itself (`recursion_misses`).
+    pub fn counts(&self) -> Result<(Vec<(&'static str, KernelCounts)>, u64), DriverError> {
+        const FIXED: [(&str, u16); 3] = [("exec", kind::EXEC), ("fork", kind::FORK), ("exit", kind::EXIT)];
+        let rows = SYSCALLS.iter().enumerate().map(|(i, row)| (row.name, kind::FIRST_SYSCALL + i as u16));
+        let mut counts = Vec::new();
+        for (name, kind) in FIXED.into_iter().chain(rows) {
+            let values = self.counters.get(&u32::from(kind), 0).map_err(map_error("COUNTERS"))?;
+            let mut sum = KernelCounts::default();
+            for cpu in values.iter() {
+                for (total, value) in sum.0.iter_mut().zip(cpu) {
+                    *total += value;
+                }
+            }
+            counts.push((name, sum));
+        }
+        let missed = ["sys_exit", "process_exec", "process_fork", "process_exit"]
+            .iter()
+            .filter_map(|name| recursion_misses(self.programs.get(*name)?))
+            .sum();
+        Ok((counts, missed))
+    }
+
+    fn fill(&mut self, syscall: &Syscall, program: &ProgramFd) -> Result<(), DriverError> {
+        for number in number(syscall).into_iter().chain(x32_number(syscall)) {
+            self.syscalls.set(number, program, 0).map_err(map_error("SYSCALLS"))?;
+        }
+        if syscall.i386 == NONE || self.compat.is_none() {
+            return Ok(());
+        }
+        let compat = syscall.i386 as u32;
+        if let Some(array) = &mut self.compat {
+            array.set(compat, program, 0).map_err(map_error("COMPAT_SYSCALLS"))?;
+        }
+        if !SYSCALLS.iter().enumerate().any(|(row, s)| number(s) == Some(compat) && self.rows.contains(row)) {
+            let gate = self.program("compat_gate", "sys_exit")?;
+            // A native row that is traced later overwrites the gate, and does its work as well.
+            if number(syscall) != Some(compat) {
+                self.syscalls.set(compat, &gate, 0).map_err(map_error("SYSCALLS"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the slots of rows that are no longer traced, and rebuilds the gates that the others need.
+    fn empty(&mut self, stale: &[(usize, &'static Syscall)], keep: Rows) -> Result<(), DriverError> {
+        let gated: Vec<u32> =
+            keep.iter().filter(|(_, s)| s.i386 != NONE && self.compat.is_some()).map(|(_, s)| s.i386 as u32).collect();
+        let native: Vec<u32> = keep.iter().filter_map(|(_, s)| number(s)).collect();
+        let gate = if gated.is_empty() { None } else { Some(self.program("compat_gate", "sys_exit")?) };
+        for (_, syscall) in stale {
+            let compat = (syscall.i386 != NONE && self.compat.is_some()).then_some(syscall.i386 as u32);
+            if let (Some(number), Some(array)) = (compat, &mut self.compat) {
+                array.clear_index(&number).map_err(map_error("COMPAT_SYSCALLS"))?;
+            }
+            for number in number(syscall).into_iter().chain(x32_number(syscall)).chain(compat) {
+                if native.contains(&number) {
+                    continue;
+                }
+                match &gate {
+                    Some(gate) if gated.contains(&number) => self.syscalls.set(number, gate, 0),
+                    _ => self.syscalls.clear_index(&number).or_else(ignore_empty),
+                }
+                .map_err(map_error("SYSCALLS"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads a program once.
+    fn program(&mut self, name: &str, hook: &str) -> Result<ProgramFd, DriverError> {
+        if let Some(fd) = self.programs.get(name) {
+            return fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source });
+        }
+        let program = tracepoint(&mut self.ebpf, name)?;
+        program.load(hook, &self.btf).map_err(|source| refused(name, source))?;
+        let fd = program.fd().map_err(|source| refused(name, source))?;
+        let clone = |fd: &ProgramFd| {
+            fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source })
+        };
+        let (kept, given) = (clone(fd)?, clone(fd)?);
+        self.programs.insert(name.to_owned(), kept);
+        Ok(given)
+    }
+
+    fn attach(&mut self, name: &str, hook: &str) -> Result<(), DriverError> {
+        self.program(name, hook)?;
+        tracepoint(&mut self.ebpf, name)?.attach().map_err(|source| refused(name, source))?;
+        Ok(())
+    }
+}
+
+/// A slot that was empty already is as good as emptied.
+fn ignore_empty(error: MapError) -> Result<(), MapError> {
+    match &error {
+        MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+fn recursion_misses(program: &ProgramFd) -> Option<u64> {
+    use std::os::fd::AsFd;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+}
+
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, DriverError> {
+    let lacks = || DriverError::Lacks { name: format!("program {name}") };
+    ebpf.program_mut(name).ok_or_else(lacks)?.try_into().map_err(|_| lacks())
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DriverError> {
+    let map = ebpf.take_map(name).ok_or_else(|| DriverError::Lacks { name: format!("map {name}") })?;
+    T::try_from(map).map_err(map_error(name))
+}
+
+fn map_error(map: &'static str) -> impl FnOnce(MapError) -> DriverError {
+    move |source| DriverError::Map { map, source: Box::new(source) }
+}
+
+/// Whether an error, or what caused it, is the kernel saying EPERM or EACCES.
+fn not_permitted(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+            .is_some_and(|code| code == libc::EPERM || code == libc::EACCES)
+    })
+}
+
+fn object_error(source: aya::EbpfError) -> DriverError {
+    if not_permitted(&source) {
+        DriverError::NotPermitted(Box::new(source))
+    } else {
+        DriverError::Object(Box::new(source))
+    }
+}
+
+/// Keeps the end of the verifier's log: that is where the reason stands.
+fn refused(program: &str, source: ProgramError) -> DriverError {
+    // Without CAP_BPF even the first step fails; with it, a refusal is the verifier's or a policy's.
+    let root = nix::unistd::geteuid().is_root();
+    if !root && not_permitted(&source) {
+        return DriverError::NotPermitted(Box::new(source));
+    }
+    let detail = match &source {
+        ProgramError::LoadError { verifier_log, .. } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
+            lines[lines.len().saturating_sub(4)..].join(" | ")
+        }
+        _ => String::new(),
+    };
+    DriverError::Refused { program: program.to_owned(), detail, source: Box::new(source) }
+}
+
+type RingArray = ArrayOfMaps<MapData, RingBuf<MapData>>;
+
+/// Makes both rings of every CPU and puts them where the programs look.
+fn rings(ebpf: &mut Ebpf, options: Options) -> Result<(RingArray, Vec<Ring>), DriverError> {
+    const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+    let mut outer: RingArray = take(ebpf, "RINGS")?;
+    let cpus = aya::util::nr_cpus().unwrap_or(1).min(MAX_CPUS as usize) as u32;
+    let mut rings = Vec::with_capacity((cpus * RING_CLASSES) as usize);
+    for cpu in 0..cpus {
+        for (class, size) in [(RING_STATE, options.state_ring_bytes), (RING_BULK, options.ring_bytes)] {
+            let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF, 0, 0, size, 0);
+            let data = MapData::create(definition, "gyrfalcon_ring", None).map_err(map_error("RINGS"))?;
+            let map: RingBuf<MapData> = Map::RingBuf(data).try_into().map_err(map_error("RINGS"))?;
+            outer.set(cpu * RING_CLASSES + class, &map, 0).map_err(map_error("RINGS"))?;
+            rings.push(Ring::new(map, size).map_err(|source| DriverError::Memory { what: "a ring", source })?);
+        }
+    }
+    Ok((outer, rings))
+}
