@@ -19,34 +19,18 @@ pub fn install(packages: &[&str], about: &str) -> Result<()> {
         "installing Debian packages with apt-get: {list} ({about}){}",
         process::root_note()
     ));
-    let remedy = format!(
-        "install them by hand (apt-get update && apt-get install {list}), then run this again"
-    );
+    let remedy = format!("install them by hand (apt-get update && apt-get install {list}), then run this again");
     // A list that cannot be refreshed (one unreachable third-party source is enough) may still be good enough to install from.
-    if let Err(error) = process::run(
-        apt_get()?.args(["update", "-qq"]),
-        "refreshing the package lists",
-        &remedy,
-    ) {
-        process::announce(format_args!(
-            "{error:#}; trying with the lists that are there"
-        ));
+    if let Err(error) = process::run(apt_get()?.args(["update", "-qq"]), "refreshing the package lists", &remedy) {
+        process::announce(format_args!("{error:#}; trying with the lists that are there"));
     }
     let mut install = apt_get()?;
-    install
-        .args(["install", "-y", "-qq", "--no-remove"])
-        .args(packages)
-        .stdout(Stdio::null());
+    install.args(["install", "-y", "-qq", "--no-remove"]).args(packages).stdout(Stdio::null());
     process::run(&mut install, "installing Debian packages", &remedy)
 }
 
 fn apt_get() -> Result<Command> {
     let mut command = process::as_root("env")?;
-    command.args([
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-o",
-        "DPkg::Lock::Timeout=120",
-    ]);
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]);
     Ok(command)
 }

@@ -18,16 +18,10 @@ pub enum Profile {
 pub fn build(checkout: &Checkout, profile: Profile) -> Result<()> {
     let object = ebpf::build(checkout, ebpf::Arch::of_this_machine()?)?;
     let mut command = checkout::cargo();
-    command
-        .current_dir(&checkout.root)
-        .args(["build", "--workspace", "--bins"]);
+    command.current_dir(&checkout.root).args(["build", "--workspace", "--bins"]);
     if profile == Profile::Release {
         command.arg("--release");
     }
     ebpf::hand_over(&mut command, &object);
-    process::run(
-        &mut command,
-        "building the workspace",
-        "read the compiler's message above",
-    )
+    process::run(&mut command, "building the workspace", "read the compiler's message above")
 }

@@ -25,13 +25,8 @@ impl Checkout {
     pub fn find() -> Result<Self> {
         let root = root();
         let metadata = metadata(&root, &["--no-deps"])?;
-        let target = metadata["target_directory"]
-            .as_str()
-            .context("cargo metadata names no target_directory")?;
-        Ok(Self {
-            root,
-            target: PathBuf::from(target),
-        })
+        let target = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?;
+        Ok(Self { root, target: PathBuf::from(target) })
     }
 }
 
@@ -44,10 +39,7 @@ pub fn root() -> PathBuf {
 /// Runs `cargo metadata` and parses what it prints.
 pub fn metadata(root: &Path, args: &[&str]) -> Result<Value> {
     let mut command = cargo();
-    command
-        .current_dir(root)
-        .args(["metadata", "--format-version=1"])
-        .args(args);
+    command.current_dir(root).args(["metadata", "--format-version=1"]).args(args);
     let text = process::stdout_of(&mut command).context("cannot ask cargo about the workspace")?;
     serde_json::from_str(&text).context("cannot read what cargo metadata printed")
 }
@@ -59,11 +51,7 @@ pub fn cargo() -> Command {
 
 /// The folder for tools that xtask builds itself: `${XDG_CACHE_HOME:-~/.cache}/gyrfalcon`.
 pub fn cache() -> Result<PathBuf> {
-    let absolute = |name: &str| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .map(|cache| cache.join("gyrfalcon"))

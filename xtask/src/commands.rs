@@ -42,13 +42,8 @@ pub fn dispatch() -> Result<ExitCode> {
 }
 
 fn command() -> Command {
-    let rows = ROWS
-        .iter()
-        .map(|row| (row.args)(Command::new(row.name).about(row.about)));
-    Command::new("cargo xtask")
-        .bin_name("cargo xtask")
-        .about("Every developer command of Gyrfalcon")
-        .subcommands(rows)
+    let rows = ROWS.iter().map(|row| (row.args)(Command::new(row.name).about(row.about)));
+    Command::new("cargo xtask").bin_name("cargo xtask").about("Every developer command of Gyrfalcon").subcommands(rows)
 }
 
 fn done(result: Result<()>) -> Result<ExitCode> {
@@ -56,10 +51,7 @@ fn done(result: Result<()>) -> Result<ExitCode> {
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .help(help)
-        .action(ArgAction::SetTrue)
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
 }
 
 fn release() -> Arg {
@@ -67,27 +59,19 @@ fn release() -> Arg {
 }
 
 fn profile(args: &ArgMatches) -> Profile {
-    if args.get_flag("release") {
-        Profile::Release
-    } else {
-        Profile::Dev
-    }
+    if args.get_flag("release") { Profile::Release } else { Profile::Dev }
 }
 
 fn build_ebpf_args(command: Command) -> Command {
-    let arch = Arg::new("arch")
-        .long("arch")
-        .value_parser(ebpf::Arch::NAMES)
-        .help("Whose registers the programs read; another machine's programs are only compiled [default: this machine's]");
+    let arch = Arg::new("arch").long("arch").value_parser(ebpf::Arch::NAMES).help(
+        "Whose registers the programs read; another machine's programs are only compiled [default: this machine's]",
+    );
     // Programs that are not optimized do not pass the kernel's verifier, so there is only one way to build them.
     command.arg(arch).arg(release().hide(true))
 }
 
 fn build_ebpf(args: &ArgMatches) -> Result<ExitCode> {
-    let arch = match args
-        .get_one::<String>("arch")
-        .and_then(|name| ebpf::Arch::named(name))
-    {
+    let arch = match args.get_one::<String>("arch").and_then(|name| ebpf::Arch::named(name)) {
         Some(arch) => arch,
         None => ebpf::Arch::of_this_machine()?,
     };

@@ -58,19 +58,14 @@ impl Arch {
 
     /// The architecture of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::X86_64, Self::Aarch64]
-            .into_iter()
-            .find(|arch| arch.name() == name)
+        [Self::X86_64, Self::Aarch64].into_iter().find(|arch| arch.name() == name)
     }
 
     /// The architecture that this program runs on: the one whose sensor is built here.
     pub fn of_this_machine() -> Result<Self> {
         let name = std::env::consts::ARCH;
         Self::named(name).with_context(|| {
-            format!(
-                "no kernel programs for {name}\n  remedy: build on one of {}",
-                Self::NAMES.join(", ")
-            )
+            format!("no kernel programs for {name}\n  remedy: build on one of {}", Self::NAMES.join(", "))
         })
     }
 
@@ -94,24 +89,15 @@ impl Arch {
 pub fn build(checkout: &Checkout, arch: Arch) -> Result<PathBuf> {
     let source = checkout.root.join("sensor-ebpf");
     if !source.join("Cargo.toml").is_file() {
-        bail!(
-            "there are no kernel programs in {}\n  remedy: use a complete checkout",
-            source.display()
-        );
+        bail!("there are no kernel programs in {}\n  remedy: use a complete checkout", source.display());
     }
     let toolchain = toolchain()?;
     let out = checkout.target.join("bpf");
     let object = out.join(arch.object_name());
     let stamp = object.with_extension("fingerprint");
-    let fingerprint = fingerprint::of(
-        &[&source, &checkout.root.join("crates/abi")],
-        &identity(&toolchain, arch)?,
-    )?;
+    let fingerprint = fingerprint::of(&[&source, &checkout.root.join("crates/abi")], &identity(&toolchain, arch)?)?;
     if object.is_file() && fs::read_to_string(&stamp).is_ok_and(|last| last == fingerprint) {
-        announce(format_args!(
-            "kernel programs are up to date: {}",
-            object.display()
-        ));
+        announce(format_args!("kernel programs are up to date: {}", object.display()));
         return Ok(object);
     }
     let began = Instant::now();
@@ -125,11 +111,7 @@ pub fn build(checkout: &Checkout, arch: Arch) -> Result<PathBuf> {
     let built = build_dir.join(TARGET).join("release").join(BINARY);
     replace_if_different(&built, &object)?;
     fs::write(&stamp, fingerprint).with_context(|| format!("cannot write {}", stamp.display()))?;
-    announce(format_args!(
-        "built {} in {:.1} s",
-        object.display(),
-        began.elapsed().as_secs_f32()
-    ));
+    announce(format_args!("built {} in {:.1} s", object.display(), began.elapsed().as_secs_f32()));
     Ok(object)
 }
 
@@ -156,10 +138,7 @@ fn toolchain() -> Result<Toolchain> {
                 if refused || !refusals.insert_done(&step) {
                     refusals.refuse(step);
                 }
-                machine = Machine {
-                    refused: refusals,
-                    ..Machine::observe()?
-                };
+                machine = Machine { refused: refusals, ..Machine::observe()? };
             }
             Next::Stuck => bail!("{STUCK}"),
         }
@@ -181,25 +160,14 @@ fn compile(toolchain: &Toolchain, arch: Arch, source: &Path, build_dir: &Path) -
         }
         Compiler::Debian { .. } => {
             let mut command = Command::new(machine::DEBIAN_CARGO);
-            command
-                .env("RUSTC", machine::DEBIAN_RUSTC)
-                .env("RUSTC_BOOTSTRAP", "1");
+            command.env("RUSTC", machine::DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
             command
         }
     };
     machine::forget_our_toolchain(&mut command);
     command
         .current_dir(source)
-        .args([
-            "build",
-            "--release",
-            "-Zbuild-std=core",
-            "--target",
-            TARGET,
-            "--bin",
-            BINARY,
-            "--target-dir",
-        ])
+        .args(["build", "--release", "-Zbuild-std=core", "--target", TARGET, "--bin", BINARY, "--target-dir"])
         .arg(build_dir)
         // The separator is cargo's own; unlike RUSTFLAGS this takes the quotes in the cfg as they are.
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(arch).join("\x1f"))
@@ -215,34 +183,19 @@ fn compile(toolchain: &Toolchain, arch: Arch, source: &Path, build_dir: &Path) -
 
 fn rustflags(arch: Arch) -> [String; 3] {
     let arch = format!("--cfg=bpf_target_arch=\"{}\"", arch.name());
-    [
-        arch,
-        "-Cdebuginfo=2".to_owned(),
-        "-Clink-arg=--btf".to_owned(),
-    ]
+    [arch, "-Cdebuginfo=2".to_owned(), "-Clink-arg=--btf".to_owned()]
 }
 
 /// What, besides the sources, decides what the object looks like.
 fn identity(toolchain: &Toolchain, arch: Arch) -> Result<String> {
     let linker = &toolchain.linker;
-    let meta = linker
-        .metadata()
-        .with_context(|| format!("cannot look at {}", linker.display()))?;
-    let changed = meta
-        .modified()
-        .context("this file system keeps no modification times")?;
-    Ok(format!(
-        "{:?} {} {changed:?} {} {:?}",
-        toolchain.compiler,
-        linker.display(),
-        meta.len(),
-        rustflags(arch)
-    ))
+    let meta = linker.metadata().with_context(|| format!("cannot look at {}", linker.display()))?;
+    let changed = meta.modified().context("this file system keeps no modification times")?;
+    Ok(format!("{:?} {} {changed:?} {} {:?}", toolchain.compiler, linker.display(), meta.len(), rustflags(arch)))
 }
 
 fn replace_if_different(built: &Path, object: &Path) -> Result<()> {
-    let bytes =
-        fs::read(built).with_context(|| format!("the build left no {}", built.display()))?;
+    let bytes = fs::read(built).with_context(|| format!("the build left no {}", built.display()))?;
     if fs::read(object).is_ok_and(|old| old == bytes) {
         return Ok(());
     }

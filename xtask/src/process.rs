@@ -18,43 +18,26 @@ pub fn announce(what: impl Display) {
 
 /// Runs a command to its end; a failure names the step and what to do about it.
 pub fn run(command: &mut Command, step: &str, remedy: &str) -> Result<()> {
-    let status = command
-        .status()
-        .map_err(|error| cannot_start(command, step, remedy, error))?;
+    let status = command.status().map_err(|error| cannot_start(command, step, remedy, error))?;
     if status.success() {
         return Ok(());
     }
-    bail!(
-        "{step}: `{}` ended with {status}\n  remedy: {remedy}",
-        shown(command)
-    )
+    bail!("{step}: `{}` ended with {status}\n  remedy: {remedy}", shown(command))
 }
 
 /// Like [`run`], for what may hang (a download without a network): killed after `limit`.
 pub fn run_within(command: &mut Command, limit: Duration, step: &str, remedy: &str) -> Result<()> {
-    let mut child = command
-        .spawn()
-        .map_err(|error| cannot_start(command, step, remedy, error))?;
+    let mut child = command.spawn().map_err(|error| cannot_start(command, step, remedy, error))?;
     let deadline = Instant::now() + limit;
     loop {
-        match child
-            .try_wait()
-            .context("cannot wait for a child process")?
-        {
+        match child.try_wait().context("cannot wait for a child process")? {
             Some(status) if status.success() => return Ok(()),
-            Some(status) => bail!(
-                "{step}: `{}` ended with {status}\n  remedy: {remedy}",
-                shown(command)
-            ),
+            Some(status) => bail!("{step}: `{}` ended with {status}\n  remedy: {remedy}", shown(command)),
             None if Instant::now() < deadline => thread::sleep(Duration::from_millis(50)),
             None => {
                 child.kill().context("cannot end a child process")?;
                 child.wait().context("cannot wait for a child process")?;
-                bail!(
-                    "{step}: `{}` took longer than {} s\n  remedy: {remedy}",
-                    shown(command),
-                    limit.as_secs()
-                )
+                bail!("{step}: `{}` took longer than {} s\n  remedy: {remedy}", shown(command), limit.as_secs())
             }
         }
     }
@@ -62,29 +45,18 @@ pub fn run_within(command: &mut Command, limit: Duration, step: &str, remedy: &s
 
 /// What a command prints on stdout; its stderr is shown only when it fails.
 pub fn stdout_of(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{}` ended with {}: {}",
-            shown(command),
-            output.status,
-            stderr.trim()
-        )
+        bail!("`{}` ended with {}: {}", shown(command), output.status, stderr.trim())
     }
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("`{}` printed something that is no UTF-8", shown(command)))
+    String::from_utf8(output.stdout).with_context(|| format!("`{}` printed something that is no UTF-8", shown(command)))
 }
 
 /// The program's full path, if PATH has it.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|file| is_executable(file))
+    env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_executable(file))
 }
 
 /// Whether this process may do what root may.
@@ -96,11 +68,7 @@ pub fn is_root() -> bool {
 
 /// What to add to the announcement of a command that [`as_root`] makes.
 pub fn root_note() -> &'static str {
-    if is_root() {
-        ""
-    } else {
-        ", through sudo, which may ask for your password"
-    }
+    if is_root() { "" } else { ", through sudo, which may ask for your password" }
 }
 
 /// A command that runs as root: itself when we are root, through sudo otherwise.
@@ -109,10 +77,7 @@ pub fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
         return Ok(Command::new(program));
     }
     if on_path("sudo").is_none() {
-        bail!(
-            "`{}` needs root and there is no sudo\n  remedy: run this as root",
-            program.as_ref().display()
-        );
+        bail!("`{}` needs root and there is no sudo\n  remedy: run this as root", program.as_ref().display());
     }
     let mut command = Command::new("sudo");
     command.arg("--").arg(program);
@@ -122,26 +87,14 @@ pub fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
 /// The command as a user would type it.
 pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
-fn cannot_start(
-    command: &Command,
-    step: &str,
-    remedy: &str,
-    error: std::io::Error,
-) -> anyhow::Error {
-    anyhow!(error).context(format!(
-        "{step}: cannot start `{}` (remedy: {remedy})",
-        shown(command)
-    ))
+fn cannot_start(command: &Command, step: &str, remedy: &str, error: std::io::Error) -> anyhow::Error {
+    anyhow!(error).context(format!("{step}: cannot start `{}` (remedy: {remedy})", shown(command)))
 }
 
 fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

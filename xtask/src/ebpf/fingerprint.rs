@@ -13,8 +13,7 @@ pub fn of(folders: &[&Path], identity: &str) -> Result<String> {
     for folder in folders {
         for file in files(folder)? {
             file.strip_prefix(folder).unwrap_or(&file).hash(&mut hasher);
-            let bytes =
-                fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
             bytes.hash(&mut hasher);
         }
     }
@@ -26,8 +25,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        let entries =
-            fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        let entries = fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
         for entry in entries {
             let entry = entry.with_context(|| format!("cannot list {}", folder.display()))?;
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -48,10 +46,7 @@ mod tests {
 
     #[test]
     fn a_changed_byte_changes_it_and_a_build_does_not() -> Result<()> {
-        let folder = std::env::temp_dir().join(format!(
-            "gyrfalcon-xtask-fingerprint-{}",
-            std::process::id()
-        ));
+        let folder = std::env::temp_dir().join(format!("gyrfalcon-xtask-fingerprint-{}", std::process::id()));
         fs::create_dir_all(folder.join("src"))?;
         fs::create_dir_all(folder.join("target"))?;
         fs::write(folder.join("src/main.rs"), "one")?;

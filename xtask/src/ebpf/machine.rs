@@ -123,9 +123,7 @@ fn nightly() -> Option<Rustc> {
     rustc(|| {
         let mut command = Command::new("rustup");
         // RUSTUP_AUTO_INSTALL: looking must not download.
-        command
-            .args(["run", "nightly", "rustc"])
-            .env("RUSTUP_AUTO_INSTALL", "0");
+        command.args(["run", "nightly", "rustc"]).env("RUSTUP_AUTO_INSTALL", "0");
         command
     })
 }
@@ -135,8 +133,7 @@ fn debian() -> Option<Rustc> {
         return None;
     }
     // Edition 2024 and what aya-ebpf uses want a recent compiler; Debian 12's ordinary one is 1.63.
-    rustc(|| Command::new(DEBIAN_RUSTC))
-        .filter(|rustc| rustc.has_src && rustc.llvm >= LINKER_LLVMS[0])
+    rustc(|| Command::new(DEBIAN_RUSTC)).filter(|rustc| rustc.has_src && rustc.llvm >= LINKER_LLVMS[0])
 }
 
 fn rustc(command: impl Fn() -> Command) -> Option<Rustc> {
@@ -146,9 +143,7 @@ fn rustc(command: impl Fn() -> Command) -> Option<Rustc> {
         process::stdout_of(command.args(question)).ok()
     };
     let about = ask(&["-vV"])?;
-    let llvm = about
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))?;
+    let llvm = about.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
     let sysroot = ask(&["--print", "sysroot"])?;
     let core = "lib/rustlib/src/rust/library/core/src/lib.rs";
     Some(Rustc {
@@ -171,7 +166,6 @@ fn linkers_built() -> Result<Vec<(u32, PathBuf)>> {
 }
 
 fn llvms() -> Vec<u32> {
-    let has_headers =
-        |llvm: &u32| fs::exists(llvm_prefix(*llvm).join("include/llvm-c/Core.h")).unwrap_or(false);
+    let has_headers = |llvm: &u32| fs::exists(llvm_prefix(*llvm).join("include/llvm-c/Core.h")).unwrap_or(false);
     LINKER_LLVMS.into_iter().filter(has_headers).collect()
 }

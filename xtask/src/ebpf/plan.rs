@@ -75,45 +75,24 @@ pub enum Step {
 
 /// The next step on this machine.
 pub fn next(machine: &Machine) -> Next {
-    ready(machine)
-        .map(Next::Ready)
-        .or_else(|| step(machine).map(Next::Do))
-        .unwrap_or(Next::Stuck)
+    ready(machine).map(Next::Ready).or_else(|| step(machine).map(Next::Do)).unwrap_or(Next::Stuck)
 }
 
 fn ready(machine: &Machine) -> Option<Toolchain> {
-    let rustup = machine
-        .nightly
-        .as_ref()
-        .filter(|rustc| rustc.has_src)
-        .and_then(|rustc| {
-            let linker = linker(machine, rustc.llvm)?;
-            Some(Toolchain {
-                compiler: Compiler::Rustup {
-                    version: rustc.version.clone(),
-                },
-                linker,
-            })
-        });
+    let rustup = machine.nightly.as_ref().filter(|rustc| rustc.has_src).and_then(|rustc| {
+        let linker = linker(machine, rustc.llvm)?;
+        Some(Toolchain { compiler: Compiler::Rustup { version: rustc.version.clone() }, linker })
+    });
     rustup.or_else(|| {
         let rustc = machine.debian.as_ref()?;
         let linker = linker(machine, rustc.llvm)?;
-        Some(Toolchain {
-            compiler: Compiler::Debian {
-                version: rustc.version.clone(),
-            },
-            linker,
-        })
+        Some(Toolchain { compiler: Compiler::Debian { version: rustc.version.clone() }, linker })
     })
 }
 
 /// A linker for bitcode of this LLVM: an older LLVM's would not read it.
 fn linker(machine: &Machine, llvm: u32) -> Option<PathBuf> {
-    let built = machine
-        .linkers_built
-        .iter()
-        .find(|(version, _)| *version >= llvm)
-        .map(|(_, path)| path.clone());
+    let built = machine.linkers_built.iter().find(|(version, _)| *version >= llvm).map(|(_, path)| path.clone());
     built.or_else(|| machine.linker_on_path.clone())
 }
 
@@ -127,21 +106,14 @@ fn rustup_step(machine: &Machine) -> Option<Step> {
     }
     let Some(nightly) = &machine.nightly else {
         // Which LLVM it will have is not known before the download; only a linker that comes ready-made surely fits.
-        let linker_for_any =
-            machine.linker_on_path.is_some() || allowed(machine, Step::BinstallLinker).is_some();
-        return linker_for_any
-            .then(|| allowed(machine, Step::Nightly))
-            .flatten();
+        let linker_for_any = machine.linker_on_path.is_some() || allowed(machine, Step::BinstallLinker).is_some();
+        return linker_for_any.then(|| allowed(machine, Step::Nightly)).flatten();
     };
     let for_linker = linker_step(machine, nightly);
     if linker(machine, nightly.llvm).is_none() && for_linker.is_none() {
         return None;
     }
-    if nightly.has_src {
-        for_linker
-    } else {
-        allowed(machine, Step::NightlySource)
-    }
+    if nightly.has_src { for_linker } else { allowed(machine, Step::NightlySource) }
 }
 
 fn debian_step(machine: &Machine) -> Option<Step> {
@@ -156,15 +128,8 @@ fn linker_step(machine: &Machine, rustc: &Rustc) -> Option<Step> {
     if let Some(step) = allowed(machine, Step::BinstallLinker) {
         return Some(step);
     }
-    let installed = machine
-        .llvms
-        .iter()
-        .copied()
-        .filter(|llvm| *llvm >= rustc.llvm);
-    if let Some(step) = installed
-        .filter_map(|llvm| allowed(machine, Step::BuildLinker(llvm)))
-        .next()
-    {
+    let installed = machine.llvms.iter().copied().filter(|llvm| *llvm >= rustc.llvm);
+    if let Some(step) = installed.filter_map(|llvm| allowed(machine, Step::BuildLinker(llvm))).next() {
         return Some(step);
     }
     if !LINKER_LLVMS.contains(&rustc.llvm) || machine.llvms.contains(&rustc.llvm) {
@@ -189,11 +154,7 @@ mod tests {
     use super::*;
 
     fn rustc(llvm: u32, has_src: bool) -> Option<Rustc> {
-        Some(Rustc {
-            version: format!("rustc with {llvm}"),
-            llvm,
-            has_src,
-        })
+        Some(Rustc { version: format!("rustc with {llvm}"), llvm, has_src })
     }
 
     /// Does every step with success, or refuses it, and says which were asked for and what they led to.
@@ -215,18 +176,10 @@ mod tests {
     fn take(machine: &mut Machine, step: &Step) {
         match step {
             Step::Nightly => machine.nightly = rustc(23, false),
-            Step::NightlySource => {
-                machine
-                    .nightly
-                    .as_mut()
-                    .expect("asked for only with a nightly")
-                    .has_src = true
-            }
+            Step::NightlySource => machine.nightly.as_mut().expect("asked for only with a nightly").has_src = true,
             Step::BinstallLinker => machine.linker_on_path = Some("/bin/bpf-linker".into()),
             Step::Llvm(llvm) => machine.llvms.push(*llvm),
-            Step::BuildLinker(llvm) => machine
-                .linkers_built
-                .push((*llvm, "/cache/bpf-linker".into())),
+            Step::BuildLinker(llvm) => machine.linkers_built.push((*llvm, "/cache/bpf-linker".into())),
             Step::DebianCompiler => {
                 machine.debian = rustc(22, true);
                 machine.llvms.push(22);
@@ -250,24 +203,13 @@ mod tests {
 
     #[test]
     fn the_ordinary_way_needs_a_nightly_and_its_sources() {
-        let machine = Machine {
-            rustup: true,
-            binstall: true,
-            ..Machine::default()
-        };
-        assert_eq!(
-            walk(machine, &[]).0,
-            [Step::Nightly, Step::NightlySource, Step::BinstallLinker]
-        );
+        let machine = Machine { rustup: true, binstall: true, ..Machine::default() };
+        assert_eq!(walk(machine, &[]).0, [Step::Nightly, Step::NightlySource, Step::BinstallLinker]);
     }
 
     #[test]
     fn a_nightly_without_a_linker_is_not_downloaded() {
-        let machine = Machine {
-            rustup: true,
-            apt: true,
-            ..Machine::default()
-        };
+        let machine = Machine { rustup: true, apt: true, ..Machine::default() };
         let (steps, compiler) = walk(machine, &[]);
         assert_eq!(steps, [Step::DebianCompiler, Step::BuildLinker(22)]);
         assert!(matches!(compiler, Some(Compiler::Debian { .. })));
@@ -275,12 +217,7 @@ mod tests {
 
     #[test]
     fn rustup_without_network_leads_to_debian() {
-        let machine = Machine {
-            rustup: true,
-            nightly: rustc(22, false),
-            apt: true,
-            ..Machine::default()
-        };
+        let machine = Machine { rustup: true, nightly: rustc(22, false), apt: true, ..Machine::default() };
         let (steps, compiler) = walk(machine, &[Step::NightlySource]);
         assert_eq!(steps, [Step::DebianCompiler, Step::BuildLinker(22)]);
         assert!(matches!(compiler, Some(Compiler::Debian { .. })));
@@ -295,19 +232,12 @@ mod tests {
             linkers_built: vec![(22, "/cache/bpf-linker".into())],
             ..Machine::default()
         };
-        assert!(matches!(
-            walk(machine, &[]).1,
-            Some(Compiler::Debian { .. })
-        ));
+        assert!(matches!(walk(machine, &[]).1, Some(Compiler::Debian { .. })));
     }
 
     #[test]
     fn a_compiler_newer_than_any_linker_is_left_alone() {
-        let machine = Machine {
-            rustup: true,
-            nightly: rustc(24, false),
-            ..Machine::default()
-        };
+        let machine = Machine { rustup: true, nightly: rustc(24, false), ..Machine::default() };
         assert_eq!(walk(machine, &[]), (vec![], None));
     }
 
@@ -315,12 +245,7 @@ mod tests {
     fn nothing_at_all_is_stuck_and_ends() {
         assert_eq!(next(&Machine::default()), Next::Stuck);
         let everything_refused = [Step::NightlySource, Step::DebianCompiler];
-        let machine = Machine {
-            rustup: true,
-            nightly: rustc(22, false),
-            apt: true,
-            ..Machine::default()
-        };
+        let machine = Machine { rustup: true, nightly: rustc(22, false), apt: true, ..Machine::default() };
         assert_eq!(walk(machine, &everything_refused).1, None);
     }
 }

@@ -19,16 +19,20 @@ impl Step {
     /// What is done, where to, and how long that takes.
     pub fn describe(&self) -> String {
         match self {
-            Self::Nightly => "install rustup's nightly tool chain with rust-src (below RUSTUP_HOME, about 1 min)".into(),
+            Self::Nightly => {
+                "install rustup's nightly tool chain with rust-src (below RUSTUP_HOME, about 1 min)".into()
+            }
             Self::NightlySource => "add rust-src to rustup's nightly (below RUSTUP_HOME, a few seconds)".into(),
             Self::BinstallLinker => "install bpf-linker with cargo binstall (below CARGO_HOME, a few seconds)".into(),
             Self::Llvm(llvm) => format!("install Debian's llvm-{llvm}-dev (system packages, about 1 min)"),
             Self::BuildLinker(llvm) => {
-                let root = machine::linker_root(*llvm).map_or_else(|_| "the cache".into(), |root| root.display().to_string());
+                let root =
+                    machine::linker_root(*llvm).map_or_else(|_| "the cache".into(), |root| root.display().to_string());
                 format!("build bpf-linker {LINKER_VERSION} with LLVM {llvm} (into {root}, about 1 min)")
             }
             Self::DebianCompiler => {
-                "install Debian's rustc-web, cargo-web and rust-web-src (system packages, beside rustup's; about 1 min)".into()
+                "install Debian's rustc-web, cargo-web and rust-web-src (system packages, beside rustup's; about 1 min)"
+                    .into()
             }
         }
     }
@@ -40,34 +44,19 @@ pub fn perform(step: &Step) -> Result<()> {
         Step::Nightly => {
             process::announce(step.describe());
             rustup(
-                &[
-                    "toolchain",
-                    "install",
-                    "nightly",
-                    "--profile",
-                    "minimal",
-                    "--component",
-                    "rust-src",
-                ],
+                &["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"],
                 NIGHTLY_LIMIT,
             )
         }
         Step::NightlySource => {
             process::announce(step.describe());
-            rustup(
-                &["component", "add", "rust-src", "--toolchain", "nightly"],
-                SOURCE_LIMIT,
-            )
+            rustup(&["component", "add", "rust-src", "--toolchain", "nightly"], SOURCE_LIMIT)
         }
         Step::BinstallLinker => {
             process::announce(step.describe());
             let mut command = checkout::cargo();
             command.args(["binstall", "--no-confirm", "bpf-linker"]);
-            process::run(
-                &mut command,
-                "installing bpf-linker",
-                "install a bpf-linker by hand and put it on PATH",
-            )
+            process::run(&mut command, "installing bpf-linker", "install a bpf-linker by hand and put it on PATH")
         }
         Step::Llvm(llvm) => apt::install(&[&format!("llvm-{llvm}-dev")], "about 1 min"),
         Step::BuildLinker(llvm) => {
@@ -84,16 +73,8 @@ pub fn perform(step: &Step) -> Result<()> {
 fn rustup(args: &[&str], limit: Duration) -> Result<()> {
     let mut command = Command::new("rustup");
     machine::forget_our_toolchain(&mut command);
-    command
-        .args(args)
-        .env("RUSTUP_MAX_RETRIES", "0")
-        .env_remove("RUST_BACKTRACE");
-    process::run_within(
-        &mut command,
-        limit,
-        "downloading with rustup",
-        "check the network, or use Debian's packages",
-    )
+    command.args(args).env("RUSTUP_MAX_RETRIES", "0").env_remove("RUST_BACKTRACE");
+    process::run_within(&mut command, limit, "downloading with rustup", "check the network, or use Debian's packages")
 }
 
 /// With the stable compiler that runs xtask: bpf-linker is an ordinary program.
@@ -104,29 +85,13 @@ fn build_linker(llvm: u32) -> Result<()> {
     let mut command = checkout::cargo();
     command
         .current_dir(&root)
-        .args([
-            "install",
-            "bpf-linker",
-            "--quiet",
-            "--locked",
-            "--version",
-            LINKER_VERSION,
-        ])
-        .args([
-            "--no-default-features",
-            "--features",
-            &format!("llvm-{llvm}"),
-            "--root",
-        ])
+        .args(["install", "bpf-linker", "--quiet", "--locked", "--version", LINKER_VERSION])
+        .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
         .arg(&root)
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("LLVM_PREFIX", &prefix)
         .env(format!("LLVM_SYS_{llvm}1_PREFIX"), &prefix)
         .env("RUSTFLAGS", format!("-L{}", prefix.join("lib").display()));
-    process::run(
-        &mut command,
-        "building bpf-linker",
-        "install a bpf-linker by hand and put it on PATH",
-    )
+    process::run(&mut command, "building bpf-linker", "install a bpf-linker by hand and put it on PATH")
 }
