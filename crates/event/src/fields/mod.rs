@@ -51,7 +51,7 @@ pub enum Arg {
 }
 
 /// How a comparison treats the candidates that an extractor returns as [`Value::List`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Matching {
     /// The value itself is compared; a list only knows `in` (all of), `intersects` (any of) and `exists`.
     Plain,
