@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     check, crd,
+    falco::Origin,
     problem::{Path, Problem, ProblemKind, Step},
     resource::{GROUP, Kind, Resource, ResourceId, VERSION},
     schema,
@@ -97,6 +98,11 @@ impl Manifest {
     /// Place in the file of a field, or of what is nearest to it.
     pub fn place(&self, path: &Path) -> Place {
         nearest_node(&self.tree, path).0.place
+    }
+
+    /// Place in the file of what a rules text was made from: see [`crate::falco::RulesText::origin`].
+    pub fn place_of(&self, origin: &Origin) -> Place {
+        self.place_in_text(&origin.path, origin.line, origin.column)
     }
 
     /// Place in the file of a line and column (from 1) inside of the text of a field.
