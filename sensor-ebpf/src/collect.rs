@@ -4,7 +4,8 @@
 //! A source appends one parameter. It returns `false` to say that the event is not meant for this row.
 
 use abi::{
-    control::{RING_BULK, want},
+    control::{RING_BULK, slot, want},
+    loss::KernelCounter,
     record::{FdFacts, fd_flag, flag, status, tag},
     syscalls::Row,
 };
@@ -12,10 +13,10 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::{
     kernel::{Ptr, probe, probe_user},
-    maps::{COMPAT_SYSCALLS, SYSCALLS, control},
+    maps::{COMPAT_SYSCALLS, SYSCALLS, control, count},
     off,
     record::{Hook, PendingPath, Record},
-    task, walk,
+    task,
 };
 
 /// `AT_FDCWD`.
@@ -86,9 +87,12 @@ impl Call {
         }
         let kind = abi::record::kind::FIRST_SYSCALL + row as u16;
         let result = if compat { i64::from(result as i32) } else { result };
-        let mut record = task::begin(Hook::Syscall, RING_BULK, kind, task, result)?;
+        if task::is_own(task) {
+            return None;
+        }
+        let mut record = Record::begin(Hook::Syscall, RING_BULK, kind, result)?;
         if compat {
-            record.header().flags |= flag::COMPAT;
+            record.state().flags |= u64::from(flag::COMPAT);
         }
         Some(Self { record, task, regs, result, compat })
     }
@@ -98,7 +102,9 @@ impl Call {
         if wants() & want::CWD != 0 {
             self.want_working_directory(tag::CWD);
         }
-        walk::finish(ctx, self.record, &SYSCALLS);
+        // SAFETY: as in `compat_gate`.
+        unsafe { SYSCALLS.tail_call(ctx, slot::IDENTIFY) };
+        count(self.record.state().kind as u16, KernelCounter::NoHelper);
     }
 
     /// Argument of the call, by number.

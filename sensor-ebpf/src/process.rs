@@ -3,7 +3,7 @@
 use abi::{
     control::{RING_STATE, want},
     offsets::MISSING,
-    record::{ExecFacts, exe_flag, kind, tag},
+    record::{BlockHeader, ExecFacts, RECORD_LIMIT, exe_flag, kind, status, tag},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -16,6 +16,8 @@ use crate::{
     task, walk,
 };
 
+const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
+
 /// Soft limit of open files: `rlim[RLIMIT_NOFILE].rlim_cur`.
 const RLIMIT_NOFILE: u64 = 7 * 16;
 
@@ -24,7 +26,8 @@ const RLIMIT_NOFILE: u64 = 7 * 16;
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     let task = Ptr::new(ctx.arg(0));
     let bprm = Ptr::new(ctx.arg(2));
-    let Some(mut record) = task::begin(Hook::Exec, RING_STATE, kind::EXEC, task, 0) else { return 0 };
+    let Some(mut record) = Record::begin(Hook::Exec, RING_STATE, kind::EXEC, 0) else { return 0 };
+    task::identify(&mut record, task);
     let mm = task.ptr(off!(task_mm));
     if mm.is_null() {
         return 0;
@@ -125,25 +128,26 @@ fn cgroup_path(record: &mut Record, task: Ptr) {
     if !record.room() {
         return;
     }
-    let at = mask::<0x3fff>(record.state().position);
-    let start = at + abi::record::BlockHeader::SIZE as u64;
-    let mut position = start;
+    let at = mask::<POSITION_MASK>(record.state().position);
+    let start = at + BlockHeader::SIZE as u64;
+    record.state().cursor = start;
+    record.state().status = u64::from(status::TRUNCATED);
     let mut node = node.address();
-    let mut state = abi::record::status::TRUNCATED;
     for _ in 0..CGROUP_COMPONENTS {
         let parent: u64 = probe(node + off!(kernfs_parent));
         if parent == 0 {
-            state = abi::record::status::OK;
+            record.state().status = u64::from(status::OK);
             break;
         }
-        let at = mask::<0x3fff>(position);
-        let Some(len) = record.kernel_name(at + 1, probe(node + off!(kernfs_name))) else { break };
-        // SAFETY: `at` is masked, inside the buffer.
-        unsafe { core::ptr::write_volatile(record.at(at), len as u8) };
-        position = at + 1 + len;
+        let cursor = mask::<POSITION_MASK>(record.state().cursor);
+        let Some(len) = record.kernel_name(cursor + 1, probe(node + off!(kernfs_name))) else { break };
+        // SAFETY: the cursor is masked, inside the buffer.
+        unsafe { core::ptr::write_volatile(record.at(cursor), len as u8) };
+        record.state().cursor = cursor + 1 + len;
         node = parent;
     }
-    record.close(at, u64::from(tag::CGROUP), state, position - start);
+    let (len, status) = (record.state().cursor - start, record.state().status as u8);
+    record.close(at, u64::from(tag::CGROUP), status, len & 0xffff);
 }
 
 /// A process was created. `sched_process_fork(parent, child)` runs in the parent, before the child can run; threads are
@@ -154,7 +158,8 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     if child.get::<u32>(off!(task_pid)) != child.get::<u32>(off!(task_tgid)) {
         return 0;
     }
-    if let Some(mut record) = task::begin(Hook::Fork, RING_STATE, kind::FORK, child, 0) {
+    if let Some(mut record) = Record::begin(Hook::Fork, RING_STATE, kind::FORK, 0) {
+        task::identify(&mut record, child);
         record.send();
     }
     0
@@ -169,7 +174,8 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let code: i32 = task.get(off!(task_exit_code));
-    if let Some(mut record) = task::begin(Hook::Exit, RING_STATE, kind::EXIT, task, i64::from(code)) {
+    if let Some(mut record) = Record::begin(Hook::Exit, RING_STATE, kind::EXIT, i64::from(code)) {
+        task::identify(&mut record, task);
         record.send();
     }
     0

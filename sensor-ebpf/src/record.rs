@@ -8,7 +8,9 @@ use core::{ffi::c_void, ptr};
 use abi::{
     control::{MAX_CPUS, RING_CLASSES},
     loss::KernelCounter,
-    record::{ARGS_MAX, BlockHeader, Header, RECORD_LIMIT, RECORD_MAX, TEXT_MAX, flag, status},
+    record::{
+        ANCESTORS, ARGS_MAX, Ancestor, BlockHeader, FRONT, Header, RECORD_LIMIT, RECORD_MAX, TEXT_MAX, flag, status,
+    },
 };
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
@@ -41,10 +43,25 @@ pub struct PendingPath {
 pub const PENDING: usize = 4;
 
 /// One element of map `SCRATCH`.
+///
+/// What the verifier need not know stands here rather than in registers: a value loaded from memory is unknown to it, so
+/// that paths through the program that differ only in that value are checked once.
 #[repr(C)]
 pub struct Scratch {
-    /// Bytes of the record so far.
+    /// Where the record begins in `bytes`: the front is right-aligned to [`FRONT`].
+    pub start: u64,
+    /// Where the next block begins.
     pub position: u64,
+    /// A position or count that a loop moves.
+    pub cursor: u64,
+    /// Status of the block under construction.
+    pub status: u64,
+    /// Result of the call.
+    pub result: i64,
+    /// Kind of the record.
+    pub kind: u64,
+    /// Bits of [`flag`].
+    pub flags: u64,
     /// Paths to append.
     pub pending: u64,
     /// Paths appended so far.
@@ -53,6 +70,8 @@ pub struct Scratch {
     pub class: u64,
     /// The paths.
     pub paths: [PendingPath; PENDING],
+    /// Ancestors, parent first, until their number is known.
+    pub ancestors: [Ancestor; ANCESTORS],
     /// The record.
     pub bytes: [u8; RECORD_MAX],
 }
@@ -71,6 +90,8 @@ pub enum Hook {
 }
 
 const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
+const FRONT_MASK: i32 = 1023;
+const _: () = assert!(FRONT <= FRONT_MASK as usize);
 const ARGS_MASK: i32 = 2 * ARGS_MAX as i32 - 1;
 const BLOCK: u64 = BlockHeader::SIZE as u64;
 
@@ -79,6 +100,21 @@ const BLOCK: u64 = BlockHeader::SIZE as u64;
 pub struct Record(*mut Scratch);
 
 impl Record {
+    /// Begins a record; the sensor learns who did it from [`crate::task::identify`], the last step.
+    #[inline(always)]
+    pub fn begin(hook: Hook, class: u32, kind: u16, result: i64) -> Option<Self> {
+        let mut record = Self::resume(hook)?;
+        let state = record.state();
+        state.position = FRONT as u64;
+        state.result = result;
+        state.kind = u64::from(kind);
+        state.flags = 0;
+        state.pending = 0;
+        state.walked = 0;
+        state.class = u64::from(class);
+        Some(record)
+    }
+
     /// The scratch of a hook, as it was left.
     #[inline(always)]
     pub fn resume(hook: Hook) -> Option<Self> {
@@ -93,11 +129,11 @@ impl Record {
         unsafe { &mut *self.0 }
     }
 
-    /// The header in the record.
+    /// The header at a masked, 8-aligned position.
     #[inline(always)]
-    pub fn header(&mut self) -> &mut Header {
-        // SAFETY: `bytes` is 8-aligned behind eight-byte fields and longer than a header; every bit pattern is a header.
-        unsafe { &mut *(&raw mut (*self.0).bytes).cast::<Header>() }
+    pub fn header_at(&mut self, at: u64) -> &mut Header {
+        // SAFETY: the position leaves room for a header; every bit pattern is one.
+        unsafe { &mut *self.at(at).cast::<Header>() }
     }
 
     /// Address of a byte of the record. `at` must be masked.
@@ -113,7 +149,7 @@ impl Record {
         if self.state().position < RECORD_LIMIT as u64 {
             return true;
         }
-        self.header().flags |= flag::INCOMPLETE;
+        self.state().flags |= u64::from(flag::INCOMPLETE);
         false
     }
 
@@ -256,8 +292,8 @@ impl Record {
             return;
         }
         let at = self.start();
-        let mut end = at + BLOCK;
-        let mut state = status::OK;
+        self.state().cursor = at + BLOCK;
+        self.state().status = u64::from(status::OK);
         for i in 0..64u64 {
             let pointer = if wide {
                 crate::kernel::probe_user::<u64>(array + 8 * i)
@@ -265,27 +301,29 @@ impl Record {
                 crate::kernel::probe_user::<u32>(array + 4 * i).map(u64::from)
             };
             let Some(pointer) = pointer else {
-                state = status::FAULT;
+                self.state().status = u64::from(status::FAULT);
                 break;
             };
             if pointer == 0 {
                 break;
             }
-            if end >= RECORD_LIMIT as u64 || end - at > ARGS_MAX as u64 {
-                state = status::TRUNCATED;
+            let cursor = self.state().cursor;
+            if cursor >= RECORD_LIMIT as u64 || cursor - at > ARGS_MAX as u64 {
+                self.state().status = u64::from(status::TRUNCATED);
                 break;
             }
-            let text = self.at(mask::<POSITION_MASK>(end));
+            let text = self.at(mask::<POSITION_MASK>(cursor));
             // SAFETY: at most `TEXT_MAX` bytes, which lie in the buffer for every masked position.
             let read = unsafe { bpf_probe_read_user_str(text.cast(), TEXT_MAX as u32, pointer as *const c_void) };
             if read <= 0 {
-                state = status::FAULT;
+                self.state().status = u64::from(status::FAULT);
                 break;
             }
-            end += mask::<{ 2 * TEXT_MAX as i32 - 1 }>(read as u64);
+            self.state().cursor = cursor + read as u64;
         }
-        let len = end - at - BLOCK;
-        self.close(at, tag, state, len);
+        let len = (self.state().cursor - at - BLOCK) & 0xffff;
+        let status = self.state().status as u8;
+        self.close(at, tag, status, len);
     }
 
     /// Copies kernel memory to a masked position.
@@ -320,9 +358,11 @@ impl Record {
     /// Hands the record to the sensor.
     #[inline(always)]
     pub fn send(&mut self) {
-        let kind = self.header().kind;
-        let len = mask::<{ (4 * RECORD_LIMIT - 1) as i32 }>(self.state().position);
-        if len > RECORD_MAX as u64 || len == 0 {
+        let state = self.state();
+        let kind = state.kind as u16;
+        let start = mask::<FRONT_MASK>(state.start);
+        let len = mask::<{ (2 * RECORD_LIMIT - 1) as i32 }>(state.position.wrapping_sub(start));
+        if start > FRONT as u64 || len > (RECORD_MAX - FRONT) as u64 || len == 0 {
             return count(kind, KernelCounter::TooLarge);
         }
         // SAFETY: no arguments; always the CPU we run on.
@@ -333,7 +373,7 @@ impl Record {
         };
         let ring: *mut c_void = ptr::from_ref(ring).cast_mut().cast();
         // SAFETY: `len` is within the buffer; the ring came from the map.
-        let full = unsafe { bpf_ringbuf_output(ring, self.at(0).cast(), len, u64::from(BPF_RB_NO_WAKEUP)) };
+        let full = unsafe { bpf_ringbuf_output(ring, self.at(start).cast(), len, u64::from(BPF_RB_NO_WAKEUP)) };
         if full != 0 {
             count(kind, KernelCounter::RingFull);
         } else {

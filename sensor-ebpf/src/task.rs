@@ -3,14 +3,14 @@
 use abi::{
     control::setting,
     offsets::MISSING,
-    record::{ANCESTORS, Ancestor, Header, flag},
+    record::{ANCESTORS, Ancestor, FRONT, Header, flag},
 };
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 
 use crate::{
-    kernel::{Ptr, probe, setting},
+    kernel::{Ptr, mask, probe, setting},
     off,
-    record::{Hook, Record},
+    record::Record,
 };
 
 /// Indices in `signal_struct.pids` (`enum pid_type`).
@@ -30,35 +30,43 @@ pub fn in_compat_call(task: Ptr) -> bool {
     task.get::<u32>(off!(task_status)) & TS_COMPAT != 0
 }
 
-/// Begins a record about `task`: header and ancestors. `None` when the event is the sensor's own.
+/// Whether the event is the sensor's own.
 #[inline(always)]
-pub fn begin(hook: Hook, class: u32, kind: u16, task: Ptr, result: i64) -> Option<Record> {
-    let tgid: u32 = task.get(off!(task_tgid));
-    if u64::from(tgid) == setting(setting::OWN_TGID) {
-        return None;
-    }
-    let mut record = Record::resume(hook)?;
-    let state = record.state();
-    state.pending = 0;
-    state.walked = 0;
-    state.class = u64::from(class);
+pub fn is_own(task: Ptr) -> bool {
+    u64::from(task.get::<u32>(off!(task_tgid))) == setting(setting::OWN_TGID)
+}
 
+/// Puts header and ancestors in front of a record: the last step before it is sent, the same for every event, so that
+/// it is verified once per hook and not once per system call.
+#[inline(always)]
+pub fn identify(record: &mut Record, task: Ptr) {
     let leader = task.ptr(off!(task_leader));
-    let header = record.header();
+    ancestors(record, leader);
+    let state = record.state();
+    let count = mask::<31>(state.cursor);
+    if count > ANCESTORS as u64 {
+        return;
+    }
+    let start = mask::<1023>((FRONT - Header::SIZE) as u64 - count * Ancestor::SIZE as u64);
+    state.start = start;
+    let (kind, flags, result) = (state.kind as u16, state.flags as u16, state.result);
+    let list = (&raw const state.ancestors) as u64;
+    record.kernel_bytes(start + Header::SIZE as u64, count * Ancestor::SIZE as u64, list);
+
+    let header = record.header_at(start);
     header.kind = kind;
-    header.flags = 0;
+    header.flags = flags;
+    header.ancestors = count as u32;
+    header.ret = result;
     // SAFETY: no arguments, no memory.
     header.time = unsafe { bpf_ktime_get_boot_ns() };
     header.start = leader.get(off!(task_start));
-    header.ret = result;
     header.cgroup = cgroup(task).map_or(0, |kn| kn.get(off!(kernfs_id)));
-    header.tgid = tgid;
+    header.tgid = task.get(off!(task_tgid));
     header.tid = task.get(off!(task_pid));
     header.comm = task.get(off!(task_comm));
     credentials(header, task);
     sessions(header, task);
-    ancestors(&mut record, leader);
-    Some(record)
 }
 
 #[inline(always)]
@@ -149,34 +157,22 @@ pub fn cgroup(task: Ptr) -> Option<Ptr> {
     Some(group.ptr(off!(cgroup_kn)))
 }
 
-/// Writes the line of parents behind the header and sets the position of the first block.
+/// Lists the line of parents in the scratch; `cursor` holds their number.
 #[inline(always)]
 fn ancestors(record: &mut Record, leader: Ptr) {
+    let state = record.state();
+    state.cursor = 0;
     let mut process = leader;
-    let mut count = 0u64;
-    let mut more = true;
-    for i in 0..ANCESTORS as u64 {
+    for i in 0..ANCESTORS {
         process = process.ptr(off!(task_real_parent)).ptr(off!(task_leader));
         let tgid: u32 = process.get(off!(task_tgid));
         if tgid == 0 {
-            more = false;
-            break;
+            return;
         }
-        let ancestor = Ancestor {
-            tgid,
-            reserved: 0,
-            start: process.get(off!(task_start)),
-            comm: process.get(off!(task_comm)),
-        };
-        let at = record.at((Header::SIZE as u64) + i * (Ancestor::SIZE as u64));
-        // SAFETY: `i` is below `ANCESTORS`, so the place is in the buffer; it is 8-aligned.
-        unsafe { core::ptr::write_volatile(at.cast::<Ancestor>(), ancestor) };
-        count = i + 1;
+        let start = process.get(off!(task_start));
+        let comm = process.get(off!(task_comm));
+        state.ancestors[i] = Ancestor { tgid, reserved: 0, start, comm };
+        state.cursor += 1;
     }
-    let header = record.header();
-    header.ancestors = count as u32;
-    if more {
-        header.flags |= flag::MORE_ANCESTORS;
-    }
-    record.state().position = Header::SIZE as u64 + count * Ancestor::SIZE as u64;
+    state.flags |= u64::from(flag::MORE_ANCESTORS);
 }

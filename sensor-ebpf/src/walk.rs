@@ -16,6 +16,7 @@ use crate::{
     maps::{EXEC_HELPERS, SYSCALLS, count},
     off,
     record::{Hook, PENDING, PendingPath, Record},
+    task,
 };
 
 /// Appends the next path of a system call's record.
@@ -32,6 +33,16 @@ pub fn exec_walk(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Says who made a system call, then goes on to the paths.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn syscall_identify(ctx: BtfTracePointContext) -> i32 {
+    if let Some(mut record) = Record::resume(Hook::Syscall) {
+        task::identify(&mut record, Ptr::current());
+        finish(&ctx, record, &SYSCALLS);
+    }
+    0
+}
+
 /// Sends a finished record, or hands it to the walker when paths are pending.
 #[inline(always)]
 pub fn finish(ctx: &BtfTracePointContext, mut record: Record, helpers: &ProgramArray) {
@@ -40,7 +51,7 @@ pub fn finish(ctx: &BtfTracePointContext, mut record: Record, helpers: &ProgramA
     }
     // SAFETY: the index is checked by the kernel; the call returns only when the slot is empty.
     unsafe { helpers.tail_call(ctx, slot::WALK) };
-    count(record.header().kind, KernelCounter::NoHelper);
+    count(record.state().kind as u16, KernelCounter::NoHelper);
 }
 
 #[inline(always)]
@@ -58,7 +69,7 @@ fn append(ctx: &BtfTracePointContext, hook: Hook, helpers: &ProgramArray) {
     if state.walked < state.pending {
         // SAFETY: as in `finish`.
         unsafe { helpers.tail_call(ctx, slot::WALK) };
-        count(record.header().kind, KernelCounter::NoHelper);
+        count(record.state().kind as u16, KernelCounter::NoHelper);
     } else {
         record.send();
     }
@@ -68,14 +79,10 @@ const NAME_MAX: u64 = 255;
 const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
 
 struct Walk {
-    position: u64,
-    limit: u64,
     dentry: u64,
     mount: Mount,
     root_dentry: u64,
     root_mount: u64,
-    status: u8,
-    done: bool,
 }
 
 /// The three members of `struct mount` that lead on, read at once where they are neighbours.
@@ -116,24 +123,28 @@ fn write(record: &mut Record, path: PendingPath) {
         (0, 0)
     };
     let start = at + BlockHeader::SIZE as u64;
+    record.state().cursor = start;
+    record.state().status = u64::from(status::TRUNCATED);
     let mut walk = Walk {
-        position: start,
-        limit: start + (TEXT_MAX as u64 - NAME_MAX - 1),
         dentry: path.dentry,
         mount: Mount::read(path.mnt.wrapping_sub(off!(mount_mnt))),
         root_dentry,
         root_mount,
-        status: status::TRUNCATED,
-        done: false,
     };
     for _ in 0..PATH_COMPONENTS {
         if !walk.step(record, start) {
             break;
         }
     }
-    let state = if walk.done { walk.status } else { status::TRUNCATED };
-    let len = walk.position - start;
-    record.close(at, path.tag & 0xff, state, len);
+    let (len, state) = (record.state().cursor - start, record.state().status as u8);
+    record.close(at, path.tag & 0xff, state, len & 0xffff);
+}
+
+/// The walk is over.
+#[inline(always)]
+fn end(record: &mut Record, status: u8) -> bool {
+    record.state().status = u64::from(status);
+    false
 }
 
 impl Walk {
@@ -141,11 +152,11 @@ impl Walk {
     #[inline(always)]
     fn step(&mut self, record: &mut Record, start: u64) -> bool {
         if self.dentry == self.root_dentry && self.mount.address == self.root_mount {
-            return self.end(status::OK);
+            return end(record, status::OK);
         }
         if self.dentry == self.mount.root {
             if self.mount.parent == self.mount.address {
-                return self.end(status::OK);
+                return end(record, status::OK);
             }
             self.dentry = self.mount.point;
             self.mount = Mount::read(self.mount.parent);
@@ -162,32 +173,25 @@ impl Walk {
                 probe(self.dentry + off!(dentry_name) + off!(qstr_name)),
             ]
         };
-        let own_parent = parent == self.dentry;
-        if own_parent && self.position != start {
+        let cursor = record.state().cursor;
+        if parent == self.dentry && cursor != start {
             // A detached tree: what there is of the path has been written.
-            return self.end(status::OK);
+            return end(record, status::OK);
         }
-        if self.position > self.limit || self.position >= RECORD_LIMIT as u64 {
-            return self.end(status::TRUNCATED);
+        if cursor - start > TEXT_MAX as u64 - NAME_MAX - 1 || cursor >= RECORD_LIMIT as u64 {
+            return end(record, status::TRUNCATED);
         }
         let len = mask::<{ NAME_MAX as i32 }>(hash_len >> 32);
-        let at = mask::<POSITION_MASK>(self.position);
+        let at = mask::<POSITION_MASK>(cursor);
         // SAFETY: `at` is masked; the buffer ends more than a name behind the mask.
         unsafe { core::ptr::write_volatile(record.at(at), len as u8) };
         record.kernel_bytes(at + 1, len, name);
-        self.position = at + 1 + len;
-        self.dentry = parent;
-        if own_parent {
+        record.state().cursor = at + 1 + len;
+        if parent == self.dentry {
             // Its own parent but no mount's root: memfd, anonymous inode, pipe.
-            return self.end(status::PSEUDO);
+            return end(record, status::PSEUDO);
         }
+        self.dentry = parent;
         true
-    }
-
-    #[inline(always)]
-    fn end(&mut self, status: u8) -> bool {
-        self.status = status;
-        self.done = true;
-        false
     }
 }

@@ -40,6 +40,8 @@ pub mod slot {
     pub const NUMBERS: u32 = 1024;
     /// Appends one pending path to the record under construction, then sends it.
     pub const WALK: u32 = NUMBERS;
+    /// Says who did it: puts the header in front of the record under construction.
+    pub const IDENTIFY: u32 = NUMBERS + 1;
     /// Size of the array.
     pub const COUNT: u32 = NUMBERS + 8;
 }

@@ -302,8 +302,12 @@ pub const PATH_COMPONENTS: usize = 64;
 /// Most ancestors in a record.
 pub const ANCESTORS: usize = 16;
 
+/// Room that the programs leave for a header and all ancestors in front of the first block; what is not needed of it is
+/// not sent.
+pub const FRONT: usize = Header::SIZE + ANCESTORS * Ancestor::SIZE;
+
 /// Position behind which no further block is begun.
 pub const RECORD_LIMIT: usize = 16 * 1024;
 
 /// Size of the buffer: a block begun at the limit still fits.
-pub const RECORD_MAX: usize = RECORD_LIMIT + TEXT_MAX + 256;
+pub const RECORD_MAX: usize = RECORD_LIMIT + TEXT_MAX + FRONT + 256;

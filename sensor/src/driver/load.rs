@@ -230,8 +230,10 @@ impl Driver {
             }
         }
         if !rows.is_empty() && !self.dispatching {
-            let walk = self.program("syscall_walk", "sys_exit")?;
-            self.syscalls.set(slot::WALK, &walk, 0).map_err(map_error("SYSCALLS"))?;
+            for (helper, slot) in [("syscall_walk", slot::WALK), ("syscall_identify", slot::IDENTIFY)] {
+                let program = self.program(helper, "sys_exit")?;
+                self.syscalls.set(slot, &program, 0).map_err(map_error("SYSCALLS"))?;
+            }
             self.attach("sys_exit", "sys_exit")?;
             self.dispatching = true;
         }
