@@ -212,7 +212,26 @@ static SCHEMAS: LazyLock<HashMap<Kind, JSONSchemaProps>> = LazyLock::new(|| {
     Kind::ALL.iter().copied().filter_map(schema).collect()
 });
 
-/// Checks what the API server asks of the names of all objects.
+/// Fields of `metadata` that a user writes, or finds in what `kubectl get` prints.
+const METADATA_FIELDS: &[&str] = &[
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Checks what the API server asks of the metadata of all objects.
 fn check_metadata(document: &Node, problems: &mut Vec<Problem>) {
     let metadata = Path::default().key("metadata");
     let Some(node) = document.get("metadata") else {
@@ -225,6 +244,18 @@ fn check_metadata(document: &Node, problems: &mut Vec<Problem>) {
         });
         return;
     };
+    if let NodeKind::Mapping(entries) = &node.kind {
+        for (key, _) in entries.iter().filter(|(key, _)| !METADATA_FIELDS.contains(&key.name.as_str())) {
+            let nearest = schema::nearest(&key.name, METADATA_FIELDS.iter().copied());
+            problems.push(Problem {
+                kind: ProblemKind::UnknownField,
+                place: key.place,
+                path: metadata.clone(),
+                message: format!("no field `{}`", key.name),
+                help: nearest.map(|name| format!("did you mean `{name}`?")),
+            });
+        }
+    }
     let labels = |text: &str| text.split('.').all(is_label);
     let mut check = |field: &str, required: bool, valid: &dyn Fn(&str) -> bool, help: &str| {
         let kind = match node.get(field).map(|value| (value, value.text())) {
@@ -428,6 +459,16 @@ mod tests {
                 [InvalidValue] 3:18: metadata.name: this cannot be a name; at most 63 of a-z, 0-9, `-` and `.`, not beginning or ending with a sign
                 [InvalidValue] 3:38: metadata.namespace: this cannot be a namespace; at most 63 of a-z, 0-9 and `-`, not beginning or ending with a sign
                 [MissingField] 6:1: `metadata` is missing; write `metadata: {name: …}`
+            "#]],
+        );
+    }
+
+    #[test]
+    fn metadata_has_no_other_fields() {
+        problems(
+            &format!("{HEAD}kind: AlertSink\nmetadata: {{name: x, lables: {{a: b}}}}\nspec: {{stdout: {{}}}}\n"),
+            expect![[r#"
+                [UnknownField] 3:21: metadata: no field `lables`; did you mean `labels`?
             "#]],
         );
     }
