@@ -36,6 +36,16 @@ struct Call {
     regs: Ptr,
     result: i64,
     compat: bool,
+    opened: Opened,
+}
+
+/// The file that an open returned, looked up once: each look costs a probe.
+#[derive(Clone, Copy)]
+struct Opened {
+    looked: bool,
+    file: u64,
+    inode: u64,
+    sb: u64,
 }
 
 macro_rules! programs {
@@ -94,7 +104,8 @@ impl Call {
         if compat {
             record.state().flags |= u64::from(flag::COMPAT);
         }
-        Some(Self { record, task, regs, result, compat })
+        let opened = Opened { looked: false, file: 0, inode: 0, sb: 0 };
+        Some(Self { record, task, regs, result, compat, opened })
     }
 
     #[inline(always)]
@@ -272,21 +283,16 @@ impl Call {
     /// Device of the file that was opened.
     #[inline(always)]
     fn opened_dev(&mut self, tag: u64) -> bool {
-        let inode = self.opened_inode();
-        if inode == 0 {
-            self.record.int(tag, 0);
-        } else {
-            let sb: u64 = probe(inode + off!(inode_sb));
-            let dev: u32 = probe(sb + off!(sb_dev));
-            self.record.int(tag, u64::from(task::encode_device(dev >> 20, dev & 0xf_ffff)));
-        }
+        let Opened { sb, .. } = self.opened();
+        let dev: u32 = if sb == 0 { 0 } else { probe(sb + off!(sb_dev)) };
+        self.record.int(tag, u64::from(task::encode_device(dev >> 20, dev & 0xf_ffff)));
         true
     }
 
     /// Inode number of the file that was opened.
     #[inline(always)]
     fn opened_ino(&mut self, tag: u64) -> bool {
-        let inode = self.opened_inode();
+        let Opened { inode, .. } = self.opened();
         self.record.int(tag, if inode == 0 { 0 } else { probe(inode + off!(inode_ino)) });
         true
     }
@@ -304,8 +310,9 @@ impl Call {
 
     /// The kernel's own path of the file that was opened.
     #[inline(always)]
-    fn opened(&mut self) {
-        if let Some(file) = self.opened_file() {
+    fn realpath(&mut self) {
+        let Opened { file, .. } = self.opened();
+        if file != 0 {
             self.want_path_of(file, tag::REALPATH);
         }
     }
@@ -394,24 +401,31 @@ impl Call {
         (file != 0).then_some(file)
     }
 
+    /// The file that the call opened; zeros when it failed.
     #[inline(always)]
-    fn opened_file(&self) -> Option<u64> {
-        if self.result < 0 { None } else { self.file(self.result as i32) }
-    }
-
-    #[inline(always)]
-    fn opened_inode(&self) -> u64 {
-        self.opened_file().map_or(0, |file| probe(file + off!(file_inode)))
+    fn opened(&mut self) -> Opened {
+        if !self.opened.looked {
+            self.opened.looked = true;
+            if self.result >= 0
+                && let Some(file) = self.file(self.result as i32)
+            {
+                let inode: u64 = probe(file + off!(file_inode));
+                self.opened = Opened { looked: true, file, inode, sb: probe(inode + off!(inode_sb)) };
+            }
+        }
+        self.opened
     }
 
     /// [`fd_flag`] bits of the file that was opened.
     #[inline(always)]
-    fn opened_flags(&self) -> u64 {
+    fn opened_flags(&mut self) -> u64 {
         const FMODE_CREATED: u32 = 0x10_0000;
-        let Some(file) = self.opened_file() else { return 0 };
+        let Opened { file, inode, sb, .. } = self.opened();
+        if file == 0 {
+            return 0;
+        }
         let created = probe::<u32>(file + off!(file_mode)) & FMODE_CREATED != 0;
-        let inode: u64 = probe(file + off!(file_inode));
-        layer(inode) | if created { u64::from(fd_flag::CREATED) } else { 0 }
+        layer(inode, sb) | if created { u64::from(fd_flag::CREATED) } else { 0 }
     }
 
     /// Appends [`FdFacts`] of a descriptor, and the path of what is no socket.
@@ -433,7 +447,7 @@ impl Call {
             local_port: 0,
             remote_port: 0,
             reserved: 0,
-            flags: layer(inode) as u32,
+            flags: layer(inode, sb) as u32,
             local_addr: [0; 16],
             remote_addr: [0; 16],
         };
@@ -489,9 +503,8 @@ fn widen(v4: u32) -> [u8; 16] {
 ///
 /// overlayfs keeps its dentry of the upper layer right behind the inode it shows (`struct ovl_inode`, fs/overlayfs/ovl_entry.h).
 #[inline(always)]
-pub fn layer(inode: u64) -> u64 {
+pub fn layer(inode: u64, sb: u64) -> u64 {
     const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-    let sb: u64 = probe(inode + off!(inode_sb));
     if probe::<u64>(sb + off!(sb_magic)) != OVERLAYFS_SUPER_MAGIC {
         return 0;
     }

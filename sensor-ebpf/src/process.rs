@@ -61,7 +61,7 @@ fn executable(record: &mut Record, task: Ptr, mm: Ptr) {
         pgft_maj: task.get(off!(task_maj_flt)),
         pgft_min: task.get(off!(task_min_flt)),
         vm_pages: mm.get(off!(mm_total_vm)),
-        flags: layer(inode.address()),
+        flags: layer(inode.address(), inode.get(off!(inode_sb))),
     };
     if off!(inode_ctime_sec) != MISSING && off!(inode_ctime_nsec) != MISSING {
         facts.ctime = time(inode.get(off!(inode_ctime_sec)), inode.get(off!(inode_ctime_nsec)));

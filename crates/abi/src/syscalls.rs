@@ -21,21 +21,21 @@ macro_rules! syscalls {
             /// Opens a file.
             open (2, 5, -1) {
                 fd = ret(), name = path(0), flags = open_flags(1), mode = open_mode(1, 2), dev = opened_dev(), ino = opened_ino(),
-            } { opened() }
+            } { realpath() }
             /// Opens a file relative to a directory.
             openat (257, 295, 56) {
                 fd = ret(), dirfd = arg_i32(0), name = path_at(1, 0), flags = open_flags(2), mode = open_mode(2, 3),
                 dev = opened_dev(), ino = opened_ino(),
-            } { opened() }
+            } { realpath() }
             /// Opens a file with the extended options of `struct open_how`.
             openat2 (437, 437, 437) {
                 fd = ret(), dirfd = arg_i32(0), name = path_at(1, 0), flags = how_flags(2), mode = how_mode(2), resolve = how_resolve(2),
                 dev = opened_dev(), ino = opened_ino(),
-            } { opened() }
+            } { realpath() }
             /// Creates a file.
             creat (85, 8, -1) {
                 fd = ret(), name = path(0), mode = arg_u32(1), dev = opened_dev(), ino = opened_ino(), creat_flags = creat_flags(),
-            } { opened() }
+            } { realpath() }
             /// Connects a socket.
             connect (42, 362, 203) {
                 res = ret(), tuple = nothing(), fd = arg_i32(0), addr = sockaddr(1, 2),
