@@ -5,6 +5,9 @@ use anyhow::Result;
 use crate::checkout::{self, Checkout};
 use crate::{ebpf, process};
 
+/// The remedy where the compiler has said it better.
+pub const READ_ABOVE: &str = "read the messages above";
+
 /// How much the compiler does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -23,5 +26,5 @@ pub fn build(checkout: &Checkout, profile: Profile) -> Result<()> {
         command.arg("--release");
     }
     ebpf::hand_over(&mut command, &object);
-    process::run(&mut command, "building the workspace", "read the compiler's message above")
+    process::run(&mut command, "building the workspace", READ_ABOVE)
 }

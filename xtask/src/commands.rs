@@ -1,13 +1,16 @@
 //! The commands: one row each, with its name, what it is for, its arguments and what runs.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::binaries::{self, Profile};
 use crate::checkout::Checkout;
-use crate::ebpf;
+use crate::codegen::{self, Mode};
+use crate::suite::{self, Request, Step};
+use crate::{bench, deny, ebpf, run, setup, tidy};
 
 struct Row {
     name: &'static str,
@@ -16,18 +19,70 @@ struct Row {
     run: fn(&ArgMatches) -> Result<ExitCode>,
 }
 
+/// In the order in which a newcomer meets them.
 const ROWS: &[Row] = &[
+    Row {
+        name: "run",
+        about: "Build everything and start the sensor here, as root, with our rules and samples",
+        args: |command| {
+            command.arg(rest("args", "For `gyrfalcon run`; without a path among them, our rules are added"))
+        },
+        run: |args| done(run::run(&Checkout::find()?, &values::<OsString>(args, "args"))),
+    },
     Row {
         name: "build",
         about: "Build the kernel programs and every binary",
         args: |command| command.arg(release()),
         run: |args| done(binaries::build(&Checkout::find()?, profile(args))),
     },
+    Row { name: "build-ebpf", about: "Build the kernel programs alone", args: build_ebpf_args, run: build_ebpf },
     Row {
-        name: "build-ebpf",
-        about: "Build the kernel programs; installs what that needs, after saying so",
-        args: build_ebpf_args,
-        run: build_ebpf,
+        name: "test",
+        about: "Test everything that can be tested here: checks, lints, tests, and the sensor against this kernel",
+        args: |command| command.arg(only()).arg(rest("filter", "Only tests whose names contain one of these")),
+        run: |args| test(args, Vec::new()),
+    },
+    Row {
+        name: "kernel-test",
+        about: "Test the sensor against this kernel, as root",
+        args: |command| command.arg(rest("filter", "Only cases whose names contain one of these")),
+        run: |args| test(args, vec![Step::Kernel]),
+    },
+    Row {
+        name: "bench",
+        about: "Run the benchmarks",
+        args: |command| command.arg(rest("filter", "Only benchmarks whose names contain one of these")),
+        run: |args| done(bench::run(&Checkout::find()?, &values::<String>(args, "filter"))),
+    },
+    Row {
+        name: "codegen",
+        about: "Write the files that are made from code: CRDs, reference pages",
+        args: |command| command.arg(flag("check", "Write nothing, fail when something is stale")),
+        run: |args| {
+            let mode = if args.get_flag("check") { Mode::Check } else { Mode::Write };
+            done(codegen::run(&Checkout::find()?, mode))
+        },
+    },
+    Row {
+        name: "tidy",
+        about: "Check what no compiler checks: who uses whom, files nobody names, unargued unsafe, unfinished work",
+        args: |command| command.arg(flag("bless", "Write the crate graph as it is")),
+        run: |args| {
+            let checkout = Checkout::find()?;
+            done(if args.get_flag("bless") { tidy::bless(&checkout) } else { tidy::run(&checkout) })
+        },
+    },
+    Row {
+        name: "deny",
+        about: "Check licences and sources of dependencies",
+        args: |command| command,
+        run: |_| done(deny::run(&Checkout::find()?)),
+    },
+    Row {
+        name: "setup",
+        about: "Show what is installed here and what the commands would install",
+        args: |command| command.arg(flag("install", "Install it now")),
+        run: |args| done(if args.get_flag("install") { setup::install(&Checkout::find()?) } else { setup::show() }),
     },
 ];
 
@@ -43,7 +98,14 @@ pub fn dispatch() -> Result<ExitCode> {
 
 fn command() -> Command {
     let rows = ROWS.iter().map(|row| (row.args)(Command::new(row.name).about(row.about)));
-    Command::new("cargo xtask").bin_name("cargo xtask").about("Every developer command of Gyrfalcon").subcommands(rows)
+    Command::new("cargo xtask")
+        .bin_name("cargo xtask")
+        .about("Every developer command of Gyrfalcon")
+        .after_help(
+            "What a command needs is installed when it is needed, after saying so; `setup` shows it beforehand.",
+        )
+        .disable_help_subcommand(true)
+        .subcommands(rows)
 }
 
 fn done(result: Result<()>) -> Result<ExitCode> {
@@ -62,9 +124,37 @@ fn profile(args: &ArgMatches) -> Profile {
     if args.get_flag("release") { Profile::Release } else { Profile::Dev }
 }
 
+/// Everything that follows, flags behind `--` included.
+fn rest(name: &'static str, help: &'static str) -> Arg {
+    let arg = Arg::new(name).help(help).num_args(0..);
+    // Arguments of the sensor may be paths, and those may be anything.
+    if name == "args" { arg.value_parser(value_parser!(OsString)).last(true) } else { arg }
+}
+
+fn values<T: Clone + Send + Sync + 'static>(args: &ArgMatches, name: &str) -> Vec<T> {
+    args.get_many::<T>(name).into_iter().flatten().cloned().collect()
+}
+
+fn only() -> Arg {
+    let names = Step::ALL.map(Step::name);
+    Arg::new("only").long("only").value_delimiter(',').value_parser(names).help("Only these steps")
+}
+
+fn test(args: &ArgMatches, steps: Vec<Step>) -> Result<ExitCode> {
+    let named = |name: &String| Step::named(name);
+    let only = match steps.is_empty() {
+        true => values::<String>(args, "only").iter().filter_map(named).collect(),
+        false => steps,
+    };
+    let require_kernel = std::env::var_os("REQUIRE_KERNEL").is_some_and(|value| value == "1");
+    let request = Request { only, filters: values(args, "filter"), require_kernel };
+    let well = suite::run(&Checkout::find()?, &request)?;
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn build_ebpf_args(command: Command) -> Command {
     let arch = Arg::new("arch").long("arch").value_parser(ebpf::Arch::NAMES).help(
-        "Whose registers the programs read; another machine's programs are only compiled [default: this machine's]",
+        "Whose registers the programs read; for another machine they are only compiled [default: this machine's]",
     );
     // Programs that are not optimized do not pass the kernel's verifier, so there is only one way to build them.
     command.arg(arch).arg(release().hide(true))

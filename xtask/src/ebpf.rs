@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-pub use machine::Machine;
+pub use machine::{Machine, Rustc};
 pub use plan::{Next, next};
 
 use crate::checkout::Checkout;
@@ -118,6 +118,14 @@ pub fn build(checkout: &Checkout, arch: Arch) -> Result<PathBuf> {
 /// Sets what the sensor's build reads. For every cargo call that may build the sensor.
 pub fn hand_over(command: &mut Command, object: &Path) {
     command.env(OBJECT_VAR, object);
+}
+
+/// Like [`hand_over`], where the object is welcome but not needed: then a sensor built with it is not built again.
+pub fn hand_over_if_built(checkout: &Checkout, command: &mut Command) {
+    let object = checkout.target.join("bpf").join(BINARY);
+    if object.is_file() {
+        hand_over(command, &object);
+    }
 }
 
 /// Finds a tool chain, or makes one: does what [`next`] says until it says that it is ready.

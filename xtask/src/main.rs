@@ -5,11 +5,22 @@
 //! the user's cache folder, never anywhere else. The rows are in [`commands`]; each command has its module.
 
 mod apt;
+mod bench;
 mod binaries;
 mod checkout;
+mod codegen;
 mod commands;
+mod deny;
 mod ebpf;
+#[expect(dead_code, reason = "its function is for the tests of other crates, which take the module by its path")]
+mod generated;
+mod kernel_test;
 mod process;
+mod run;
+mod setup;
+mod suite;
+mod tally;
+mod tidy;
 
 use std::process::ExitCode;
 

@@ -73,6 +73,24 @@ pub enum Step {
     DebianCompiler,
 }
 
+impl Step {
+    /// What the machine would look like had the step been taken; guesses the versions that a download would bring.
+    pub fn assume(&self, machine: &mut Machine) {
+        let rustc = |llvm, has_src| Some(Rustc { version: "the newest".to_owned(), llvm, has_src });
+        match self {
+            Self::Nightly => machine.nightly = rustc(23, true),
+            Self::NightlySource => machine.nightly.iter_mut().for_each(|nightly| nightly.has_src = true),
+            Self::BinstallLinker => machine.linker_on_path = Some("bpf-linker".into()),
+            Self::Llvm(llvm) => machine.llvms.push(*llvm),
+            Self::BuildLinker(llvm) => machine.linkers_built.push((*llvm, "bpf-linker".into())),
+            Self::DebianCompiler => {
+                machine.debian = rustc(22, true);
+                machine.llvms.push(22);
+            }
+        }
+    }
+}
+
 /// The next step on this machine.
 pub fn next(machine: &Machine) -> Next {
     ready(machine).map(Next::Ready).or_else(|| step(machine).map(Next::Do)).unwrap_or(Next::Stuck)
@@ -166,23 +184,9 @@ mod tests {
                 Next::Stuck => return (steps, None),
                 Next::Do(step) if refuse.contains(&step) => machine.refused.refuse(step.clone()),
                 Next::Do(step) => {
-                    take(&mut machine, &step);
+                    step.assume(&mut machine);
                     steps.push(step);
                 }
-            }
-        }
-    }
-
-    fn take(machine: &mut Machine, step: &Step) {
-        match step {
-            Step::Nightly => machine.nightly = rustc(23, false),
-            Step::NightlySource => machine.nightly.as_mut().expect("asked for only with a nightly").has_src = true,
-            Step::BinstallLinker => machine.linker_on_path = Some("/bin/bpf-linker".into()),
-            Step::Llvm(llvm) => machine.llvms.push(*llvm),
-            Step::BuildLinker(llvm) => machine.linkers_built.push((*llvm, "/cache/bpf-linker".into())),
-            Step::DebianCompiler => {
-                machine.debian = rustc(22, true);
-                machine.llvms.push(22);
             }
         }
     }
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn the_ordinary_way_needs_a_nightly_and_its_sources() {
         let machine = Machine { rustup: true, binstall: true, ..Machine::default() };
-        assert_eq!(walk(machine, &[]).0, [Step::Nightly, Step::NightlySource, Step::BinstallLinker]);
+        assert_eq!(walk(machine, &[]).0, [Step::Nightly, Step::BinstallLinker]);
     }
 
     #[test]
