@@ -35,6 +35,32 @@ pub enum Category {
     Unknown,
 }
 
+impl Category {
+    /// The word in `evt.category`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::File => "file",
+            Self::Net => "net",
+            Self::Ipc => "IPC",
+            Self::Wait => "wait",
+            Self::Signal => "signal",
+            Self::Sleep => "sleep",
+            Self::Time => "time",
+            Self::Process => "process",
+            Self::Scheduler => "scheduler",
+            Self::Memory => "memory",
+            Self::User => "user",
+            Self::System => "system",
+            Self::IoRead => "I/O read",
+            Self::IoWrite => "I/O write",
+            Self::IoOther => "I/O other",
+            Self::Internal => "internal",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What produces an event of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {

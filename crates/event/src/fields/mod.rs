@@ -8,6 +8,7 @@ mod evt;
 mod fd;
 mod fs_path;
 mod proc;
+pub(crate) mod time;
 mod user;
 
 use crate::{
@@ -240,13 +241,16 @@ pub fn by_name(name: &str) -> Option<&'static Field> {
     all().find(|field| field.name == name)
 }
 
+/// The fields that no extractor delivers yet: null in filters, `<NA>` in output. The others in their tables are.
+pub fn waiting() -> impl Iterator<Item = &'static Field> {
+    all().filter(|field| field.extract.is_none())
+}
+
 /// Finds the field that a filter or output names: the longest field name that is a prefix of `text`, as Falco
 /// does. Returns the field and what follows its name (`[2]`, `.flags`, or nothing); whether that rest is a
 /// proper argument is the caller's question.
 pub fn lookup(text: &str) -> Option<(&'static Field, &str)> {
-    all()
-        .filter_map(|field| Some((field, text.strip_prefix(field.name)?)))
-        .min_by_key(|(_, rest)| rest.len())
+    all().filter_map(|field| Some((field, text.strip_prefix(field.name)?))).min_by_key(|(_, rest)| rest.len())
 }
 
 #[cfg(test)]

@@ -1,0 +1,237 @@
+//! Which container a cgroup belongs to: read from the path of the cgroup, remembered by the cgroup's id.
+//!
+//! Ids of cgroups are not reused while the host runs, so an old entry is never wrong, only superfluous; the map is
+//! bounded by forgetting the half that was not asked for lately.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+/// What Falco shows as `container.id` of a process in no container.
+pub const HOST: &str = "host";
+
+/// How much of a container's id is shown. Falco: 12 characters.
+const SHOWN: usize = 12;
+
+/// Hexadecimal digits of an id that a runtime made.
+const FULL: usize = 64;
+
+/// A container, as far as the cgroup tells.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Container {
+    full_id: Box<str>,
+}
+
+impl Container {
+    /// The id as Falco shows it: the first 12 characters.
+    pub fn id(&self) -> &str {
+        self.full_id.get(..SHOWN).unwrap_or(&self.full_id)
+    }
+
+    /// The id as the runtime knows it.
+    pub fn full_id(&self) -> &str {
+        &self.full_id
+    }
+}
+
+/// What is known about the container of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Membership {
+    /// Nobody has said what the cgroup is.
+    #[default]
+    Unknown,
+    /// In no container.
+    Host,
+    /// In this one.
+    Container(Arc<Container>),
+}
+
+/// The container that a cgroup path names, given its components leaf first. Nested cgroups that a container makes for
+/// itself belong to it.
+///
+/// Recognised, as by Falco: a component that is 64 hexadecimal digits, alone (cgroupfs) or behind a runtime's prefix and
+/// in front of `.scope` (systemd); LXC; and `/NAMESPACE/NAME`, as `ctr` of containerd makes it. For the last, Falco also
+/// takes deeper paths and names below slices; those are services of the host and stay so here.
+pub fn of_path<'a>(leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Container> {
+    let named = |id: &str| Some(Container { full_id: id.into() });
+    for (depth, component) in leaf_first.clone().enumerate() {
+        let Ok(component) = std::str::from_utf8(component) else { continue };
+        if let Some(id) = full_id(component) {
+            return named(id);
+        }
+        if let Some(name) = component.strip_prefix("lxc.payload.") {
+            return named(name);
+        }
+        if matches!(component, "lxc" | "lxc.payload")
+            && let Some(below) = depth.checked_sub(1).and_then(|n| leaf_first.clone().nth(n))
+        {
+            return named(std::str::from_utf8(below).ok()?);
+        }
+    }
+    let mut names = leaf_first;
+    let (name, namespace) = (names.next()?, names.next()?);
+    let (name, namespace) = (std::str::from_utf8(name).ok()?, std::str::from_utf8(namespace).ok()?);
+    let plain = names.next().is_none() && is_namespace(namespace) && !is_unit(namespace) && !is_unit(name);
+    (plain && (1..=FULL).contains(&name.len())).then(|| named(name))?
+}
+
+/// The 64 digits in a component such as `cri-containerd-<id>.scope`.
+fn full_id(component: &str) -> Option<&str> {
+    const PREFIXES: [&str; 7] =
+        ["docker-", "cri-containerd-", "crio-", "libpod-", "libpod-payload-", "nerdctl-", "containerd-"];
+    let scope = component.strip_suffix(".scope").unwrap_or(component);
+    let id = PREFIXES
+        .iter()
+        .find_map(|prefix| scope.strip_prefix(prefix))
+        // cgroupfs names of containerd's CRI under a systemd slice: `kubepods-….slice:cri-containerd:<id>`.
+        .or_else(|| scope.rsplit_once(":cri-containerd:").map(|(_, id)| id))
+        .unwrap_or(component);
+    (id.len() == FULL && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+}
+
+/// `[A-Za-z0-9]+([._-][A-Za-z0-9]+)*`, the form of containerd's namespaces.
+fn is_namespace(name: &str) -> bool {
+    name.split(['.', '_', '-']).all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// Whether systemd made it.
+fn is_unit(name: &str) -> bool {
+    [".service", ".slice", ".scope"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// The map from cgroup ids to containers.
+#[derive(Debug)]
+pub struct Containers {
+    /// Entries of one half: the map holds at most twice as many.
+    half: usize,
+    recent: HashMap<u64, Membership>,
+    old: HashMap<u64, Membership>,
+}
+
+impl Containers {
+    /// An empty map of at most `limit` cgroups.
+    pub fn new(limit: usize) -> Self {
+        Self { half: (limit / 2).max(1), recent: HashMap::new(), old: HashMap::new() }
+    }
+
+    /// What is known about a cgroup.
+    pub fn get(&self, cgroup: u64) -> Option<&Membership> {
+        self.recent.get(&cgroup).or_else(|| self.old.get(&cgroup))
+    }
+
+    /// As [`Containers::get`], and the entry counts as used. The second value: the entry pushed others out.
+    pub(crate) fn touch(&mut self, cgroup: u64) -> (Option<Membership>, bool) {
+        if let Some(found) = self.recent.get(&cgroup) {
+            return (Some(found.clone()), false);
+        }
+        match self.old.remove(&cgroup) {
+            Some(found) => {
+                let dropped = self.insert(cgroup, found.clone());
+                (Some(found), dropped)
+            }
+            None => (None, false),
+        }
+    }
+
+    /// Says what a cgroup is. `true` when others had to be forgotten.
+    pub(crate) fn insert(&mut self, cgroup: u64, membership: Membership) -> bool {
+        self.old.remove(&cgroup);
+        let mut dropped = false;
+        if self.recent.len() >= self.half && !self.recent.contains_key(&cgroup) {
+            dropped = !self.old.is_empty();
+            self.old = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(cgroup, membership);
+        dropped
+    }
+
+    /// Learns a cgroup from its path, unless it is known. `true` when others had to be forgotten.
+    pub(crate) fn learn<'a>(&mut self, cgroup: u64, leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+        match self.get(cgroup) {
+            Some(Membership::Host | Membership::Container(_)) => false,
+            None | Some(Membership::Unknown) => {
+                let membership = of_path(leaf_first).map_or(Membership::Host, |c| self.share(c));
+                self.insert(cgroup, membership)
+            }
+        }
+    }
+
+    /// One allocation per container: nested cgroups share it.
+    fn share(&self, container: Container) -> Membership {
+        let known = self.recent.values().find(|m| matches!(m, Membership::Container(c) if **c == container));
+        known.cloned().unwrap_or_else(|| Membership::Container(Arc::new(container)))
+    }
+
+    /// Number of cgroups in the map.
+    pub fn len(&self) -> usize {
+        self.recent.len() + self.old.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3fe8ff7f1b1a3a4b1ab4f1ab4f1ab4f1ab4f1ab4f1ab4f1ab4f1ab4f1ab4f1ab";
+
+    #[track_caller]
+    fn check(path: &str, want: Option<&str>) {
+        let path = path.replace("ID", ID);
+        let names: Vec<_> = path.rsplit('/').filter(|n| !n.is_empty()).map(str::as_bytes).collect();
+        assert_eq!(of_path(names.into_iter()).as_ref().map(Container::id), want, "{path}");
+    }
+
+    #[test]
+    fn runtimes_are_recognised() {
+        let id = Some(&ID[..12]);
+        check("/docker/ID", id);
+        check("/system.slice/docker-ID.scope", id);
+        check("/kubepods/besteffort/pod6d0e/ID", id);
+        check("/kubepods.slice/kubepods-pod6d0e.slice/cri-containerd-ID.scope", id);
+        check("/kubepods.slice/kubepods-pod6d0e.slice/crio-ID.scope", id);
+        check("/kubepods/burstable/pod6d0e/crio-ID", id);
+        check("/system.slice/containerd.service/kubepods-pod6d0e.slice:cri-containerd:ID", id);
+        check("/machine.slice/libpod-ID.scope/container", id);
+        check("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope", id);
+        check("/docker/ID/system.slice/sshd.service", id);
+        check("/ID", id);
+        check("/lxc/web/init.scope", Some("web"));
+        check("/lxc.payload.web/system.slice/cron.service", Some("web"));
+        check("/default/my-nginx-container", Some("my-nginx-con"));
+    }
+
+    #[test]
+    fn the_host_is_the_host() {
+        for path in [
+            "/",
+            "/init.scope",
+            "/plain-runc-name",
+            "/system.slice/sshd.service",
+            "/system.slice/foo",
+            "/user.slice/user-0.slice/session-1.scope",
+            "/user.slice/user-0.slice/session-1.scope/name",
+            "/kubepods.slice/crio-conmon-ID.scope",
+            "/kubepods/besteffort/pod6d0e",
+            "/a/b/c",
+        ] {
+            check(path, None);
+        }
+    }
+
+    #[test]
+    fn the_map_stays_bounded_and_keeps_what_is_used() {
+        let mut map = Containers::new(100);
+        map.learn(1, [ID.as_bytes()].into_iter());
+        for cgroup in 2..1000 {
+            map.insert(cgroup, Membership::Host);
+            assert!(map.len() <= 100);
+            assert!(matches!(map.touch(1).0, Some(Membership::Container(_))));
+        }
+        assert!(map.get(2).is_none());
+    }
+}

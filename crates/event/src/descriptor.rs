@@ -1,0 +1,607 @@
+//! The descriptor that an event is about: what it is, its name, both ends of a socket.
+//!
+//! Falco keeps a table of descriptors; we ask the kernel at the event instead ([`FdFacts`]), and for opens and `socket`
+//! read the call itself. Where Falco has no entry (a failed open), it makes up what it can from the arguments; so do we.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use abi::record::{FdFacts, fd_flag, tag};
+
+use crate::{
+    catalogue::FdUse,
+    decode::{Kind, Status},
+    errno::EINPROGRESS,
+    event::Event,
+    flags::open,
+    params::ParamType,
+    path,
+    text::text,
+    value::Arena,
+};
+
+/// What a descriptor is. Falco: `scap_fd_type` with its letter and word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FdKind {
+    /// Anything opened by a path that is no directory.
+    File,
+    /// A directory.
+    Directory,
+    /// An IPv4 socket.
+    Ipv4,
+    /// An IPv6 socket.
+    Ipv6,
+    /// A Unix socket.
+    Unix,
+    /// A netlink socket.
+    Netlink,
+    /// A pipe or FIFO.
+    Pipe,
+    /// An eventfd.
+    Event,
+    /// A signalfd.
+    Signal,
+    /// An epoll instance.
+    Epoll,
+    /// An inotify instance.
+    Inotify,
+    /// A timerfd.
+    Timer,
+    /// A BPF object.
+    Bpf,
+    /// A userfaultfd.
+    Userfault,
+    /// An io_uring instance.
+    IoUring,
+    /// An anonymous file in memory.
+    Memfd,
+    /// A pidfd.
+    Pid,
+    /// Something else, or not known.
+    Unknown,
+}
+
+impl FdKind {
+    /// Falco's letter: `fd.typechar`.
+    pub const fn letter(self) -> &'static str {
+        match self {
+            Self::File => "f",
+            Self::Directory => "d",
+            Self::Ipv4 => "4",
+            Self::Ipv6 => "6",
+            Self::Unix => "u",
+            Self::Netlink => "n",
+            Self::Pipe => "p",
+            Self::Event => "e",
+            Self::Signal => "s",
+            Self::Epoll => "l",
+            Self::Inotify => "i",
+            Self::Timer => "t",
+            Self::Bpf => "b",
+            Self::Userfault => "u",
+            Self::IoUring => "r",
+            Self::Memfd => "m",
+            Self::Pid => "P",
+            Self::Unknown => "o",
+        }
+    }
+
+    /// Falco's word: `fd.type`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Unix => "unix",
+            Self::Netlink => "netlink",
+            Self::Pipe => "pipe",
+            Self::Event => "event",
+            Self::Signal => "signalfd",
+            Self::Epoll => "eventpoll",
+            Self::Inotify => "inotify",
+            Self::Timer => "timerfd",
+            Self::Bpf => "bpf",
+            Self::Userfault => "userfaultfd",
+            Self::IoUring => "io_uring",
+            Self::Memfd => "memfd",
+            Self::Pid => "pidfd",
+            Self::Unknown => "<NA>",
+        }
+    }
+
+    /// What a name such as `[eventpoll]` says.
+    fn of_pseudo(name: &[u8]) -> Self {
+        match name {
+            b"[eventfd]" => Self::Event,
+            b"[signalfd]" => Self::Signal,
+            b"[eventpoll]" => Self::Epoll,
+            b"inotify" | b"[inotify]" => Self::Inotify,
+            b"[timerfd]" => Self::Timer,
+            b"[userfaultfd]" => Self::Userfault,
+            b"[io_uring]" => Self::IoUring,
+            b"[pidfd]" => Self::Pid,
+            _ if name.starts_with(b"memfd:") => Self::Memfd,
+            _ if name.starts_with(b"bpf") => Self::Bpf,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// What the inode's mode says, of what is no socket.
+    fn of_mode(mode: u32) -> Self {
+        match mode & 0o170_000 {
+            0o040_000 => Self::Directory,
+            0o010_000 => Self::Pipe,
+            0 => Self::Unknown,
+            _ => Self::File,
+        }
+    }
+}
+
+/// Transport protocol of a socket, as Falco tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP.
+    Icmp,
+    /// Raw IP.
+    Raw,
+    /// No internet socket, or another protocol.
+    None,
+}
+
+impl Transport {
+    fn of(sock_type: u16, protocol: u16) -> Self {
+        const ICMP: u16 = 1;
+        const ICMP6: u16 = 58;
+        match (sock_type & 0xf, protocol) {
+            (_, ICMP | ICMP6) => Self::Icmp,
+            (1, _) => Self::Tcp,
+            (2, _) => Self::Udp,
+            (3, _) => Self::Raw,
+            _ => Self::None,
+        }
+    }
+
+    /// Falco's word: `fd.l4proto`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+            Self::Raw => "raw",
+            Self::None => "<NA>",
+        }
+    }
+
+    /// The letter that follows that of the kind where a descriptor is shown as `<4t>…`.
+    const fn letter(self) -> &'static str {
+        match self {
+            Self::Tcp => "t",
+            Self::Udp => "u",
+            Self::Icmp => "i",
+            Self::Raw => "r",
+            Self::None => "",
+        }
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address; IPv4 addresses mapped into IPv6 are folded to IPv4, as Falco does.
+    pub ip: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+impl Endpoint {
+    fn new(family: u16, address: [u8; 16], port: u16) -> Option<Self> {
+        let [a, b, c, d, ..] = address;
+        let ip = match family {
+            AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            AF_INET6 => IpAddr::V6(Ipv6Addr::from(address)).to_canonical(),
+            _ => return None,
+        };
+        Some(Self { ip, port })
+    }
+
+    fn is_set(&self) -> bool {
+        self.port != 0 || !self.ip.is_unspecified()
+    }
+}
+
+/// Both ends of an internet socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// Our end.
+    pub local: Endpoint,
+    /// The other end; `None` for a socket that only listens or is bound.
+    pub remote: Option<Endpoint>,
+    /// Whether ours is the end that was connected to.
+    pub is_server: bool,
+}
+
+impl Connection {
+    /// The end that began the connection; `None` while there is only one.
+    pub fn client(&self) -> Option<Endpoint> {
+        let remote = self.remote?;
+        Some(if self.is_server { remote } else { self.local })
+    }
+
+    /// The end that was connected to.
+    pub fn server(&self) -> Endpoint {
+        match self.remote {
+            Some(remote) if !self.is_server => remote,
+            _ => self.local,
+        }
+    }
+
+    fn name<'a>(&self, arena: &'a Arena) -> &'a [u8] {
+        let server = self.server();
+        match self.client() {
+            Some(client) => text!(arena, "{}:{}->{}:{}", client.ip, client.port, server.ip, server.port),
+            None => text!(arena, "{}:{}", server.ip, server.port),
+        }
+    }
+}
+
+pub(crate) const AF_UNIX: u16 = 1;
+pub(crate) const AF_INET: u16 = 2;
+pub(crate) const AF_INET6: u16 = 10;
+const AF_NETLINK: u16 = 16;
+
+/// The descriptor of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptor<'a> {
+    /// Number; -1 after a call that did not get one.
+    pub num: i64,
+    /// What it is; `None` when there is none, because the call failed, or nothing is known about it.
+    pub open: Option<OpenFile<'a>>,
+}
+
+/// What a descriptor stands for.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenFile<'a> {
+    /// What it is.
+    pub kind: FdKind,
+    /// Falco's name of it.
+    pub name: &'a [u8],
+    /// The path as it was passed, when the event says.
+    pub raw_name: Option<&'a [u8]>,
+    /// Transport protocol of an internet socket.
+    pub transport: Transport,
+    /// Both ends of an internet socket that has any.
+    pub connection: Option<Connection>,
+    /// Device of the inode in the form of /proc and `stat`; `None` for what has no inode that matters.
+    pub dev: Option<u32>,
+    /// Inode number.
+    pub ino: Option<u64>,
+    /// Whether it lies in the upper layer of an overlay file system.
+    pub upper_layer: bool,
+    /// Whether it lies in a lower layer.
+    pub lower_layer: bool,
+}
+
+impl<'a> OpenFile<'a> {
+    fn new(kind: FdKind, name: &'a [u8]) -> Self {
+        Self {
+            kind,
+            name,
+            raw_name: None,
+            transport: Transport::None,
+            connection: None,
+            dev: None,
+            ino: None,
+            upper_layer: false,
+            lower_layer: false,
+        }
+    }
+
+    /// `<4t>name`, the form in which Falco shows a descriptor among arguments.
+    pub(crate) fn show(&self, arena: &'a Arena) -> &'a [u8] {
+        let mut out = crate::text::Text::new(arena);
+        out.push(b"<").push(self.kind.letter().as_bytes());
+        if matches!(self.kind, FdKind::Ipv4 | FdKind::Ipv6) {
+            out.push(self.transport.letter().as_bytes());
+        }
+        out.push(b">").push(self.name);
+        out.finish()
+    }
+}
+
+/// The form of `stat` of a device in the kernel's own form (`major << 20 | minor`).
+fn encode_device(dev: u32) -> u32 {
+    let (major, minor) = (dev >> 20, dev & 0xf_ffff);
+    minor & 0xff | major << 8 | (minor & !0xff) << 12
+}
+
+/// Major number of a device in the form of `stat`.
+pub(crate) fn major(dev: u32) -> u32 {
+    dev >> 8 & 0xfff
+}
+
+/// Minor number of a device in the form of `stat`.
+pub(crate) fn minor(dev: u32) -> u32 {
+    dev & 0xff | dev >> 12 & 0xf_ff00
+}
+
+/// The calls whose descriptor is told from their arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Open,
+    Socket,
+    Connect,
+    Other,
+}
+
+impl<'a> Event<'a> {
+    fn call(&self) -> Call {
+        match self.info().name {
+            "open" | "openat" | "openat2" | "creat" => Call::Open,
+            "socket" => Call::Socket,
+            "connect" => Call::Connect,
+            _ => Call::Other,
+        }
+    }
+
+    /// Whether this event gave the descriptor its name.
+    pub fn names_descriptor(&self) -> bool {
+        match self.call() {
+            Call::Open => !self.failed(),
+            Call::Connect => self.connects(),
+            Call::Socket | Call::Other => false,
+        }
+    }
+
+    /// Whether this is a connect that was made or is being made.
+    pub fn connects(&self) -> bool {
+        self.call() == Call::Connect && self.result().is_some_and(|ret| ret >= 0 || ret == -EINPROGRESS)
+    }
+
+    /// The descriptor that the event is about; `None` for events about none.
+    pub fn descriptor(&self) -> Option<Descriptor<'a>> {
+        let num = match self.info().fd {
+            FdUse::None => return None,
+            FdUse::Creates => self.record.header.ret.max(-1),
+            FdUse::Uses => self.fd_param()?,
+        };
+        let open = match self.call() {
+            Call::Open => (!self.failed()).then(|| self.opened_file()),
+            Call::Socket => (!self.failed()).then(|| self.created_socket()),
+            Call::Connect | Call::Other => self.record.fd().map(|facts| self.described(&facts)),
+        };
+        Some(Descriptor { num, open })
+    }
+
+    /// Name of the descriptor; after a failed call, the name it would have had.
+    pub fn descriptor_name(&self) -> Option<&'a [u8]> {
+        let descriptor = self.descriptor()?;
+        Some(match (descriptor.open, self.call()) {
+            (Some(open), _) => open.name,
+            (None, Call::Open) => self.opened_path(),
+            (None, Call::Socket | Call::Connect | Call::Other) => b"",
+        })
+    }
+
+    /// The path passed to an open, as it was passed.
+    pub fn opened_raw(&self) -> Option<&'a [u8]> {
+        self.record.param(self.path_param()?)?.text()
+    }
+
+    fn fd_param(&self) -> Option<i64> {
+        let index = self.info().params.iter().position(|param| param.ty == ParamType::Fd)?;
+        Some(self.record.param(index)?.int()? as i64)
+    }
+
+    fn path_param(&self) -> Option<usize> {
+        self.info().params.iter().position(|p| matches!(p.ty, ParamType::Path | ParamType::RelPath { .. }))
+    }
+
+    /// The path of an open, joined and normalised.
+    fn opened_path(&self) -> &'a [u8] {
+        self.path_param().and_then(|index| self.full_path(index)).unwrap_or_default()
+    }
+
+    /// The directory that the path in a parameter starts from.
+    pub(crate) fn base_of(&self, index: usize) -> &'a [u8] {
+        match self.record.base(index) {
+            Some(block) => path::spell(block, self.arena()),
+            None => match self.info().params.get(index).map(|param| param.ty) {
+                Some(ParamType::RelPath { dirfd }) => match self.record.param(usize::from(dirfd)).and_then(|b| b.int())
+                {
+                    Some(fd) if fd as i32 == AT_FDCWD => self.cwd().unwrap_or(path::UNKNOWN),
+                    _ => path::UNKNOWN,
+                },
+                _ => self.cwd().unwrap_or(path::UNKNOWN),
+            },
+        }
+    }
+
+    /// A path parameter joined to its base and normalised.
+    pub(crate) fn full_path(&self, index: usize) -> Option<&'a [u8]> {
+        let name = self.record.param(index)?.text()?;
+        if name.starts_with(b"/") {
+            return Some(path::join(b"/", name, self.arena()));
+        }
+        Some(path::join(self.base_of(index), name, self.arena()))
+    }
+
+    fn opened_file(&self) -> OpenFile<'a> {
+        let flags = self.open_flags();
+        let kind = if flags & open::DIRECTORY != 0 { FdKind::Directory } else { FdKind::File };
+        let int = |name| self.param_named(name).and_then(|index| self.record.param(index)?.int());
+        OpenFile {
+            raw_name: self.opened_raw(),
+            dev: int("dev").map(|dev| dev as u32),
+            ino: int("ino"),
+            upper_layer: flags & open::UPPER_LAYER != 0,
+            lower_layer: flags & open::LOWER_LAYER != 0,
+            ..OpenFile::new(kind, self.opened_path())
+        }
+    }
+
+    fn created_socket(&self) -> OpenFile<'a> {
+        let int = |index| self.record.param(index).and_then(|block| block.int()).unwrap_or_default();
+        let (family, sock_type, protocol) = (int(1) as u16, int(2) as u16, int(3) as u16);
+        let kind = socket_kind(family);
+        let transport = if matches!(kind, FdKind::Ipv4 | FdKind::Ipv6) {
+            Transport::of(sock_type, protocol)
+        } else {
+            Transport::None
+        };
+        OpenFile { transport, ..OpenFile::new(kind, b"") }
+    }
+
+    /// What the kernel said about the descriptor.
+    fn described(&self, facts: &FdFacts) -> OpenFile<'a> {
+        let file = if facts.flags & fd_flag::SOCKET != 0 { self.socket(facts) } else { self.named_file(facts) };
+        OpenFile {
+            dev: Some(encode_device(facts.dev)),
+            ino: Some(facts.ino),
+            upper_layer: facts.flags & fd_flag::UPPER_LAYER != 0,
+            lower_layer: facts.flags & fd_flag::LOWER_LAYER != 0,
+            ..file
+        }
+    }
+
+    fn named_file(&self, facts: &FdFacts) -> OpenFile<'a> {
+        let Some(block) = self.record.block(tag::REALPATH) else {
+            return OpenFile::new(FdKind::of_mode(facts.mode), b"");
+        };
+        let name = path::spell(block, self.arena());
+        match (block.status, FdKind::of_mode(facts.mode)) {
+            (Status::Pseudo, FdKind::Pipe) => OpenFile::new(FdKind::Pipe, text!(self.arena(), "pipe:[{}]", facts.ino)),
+            (Status::Pseudo, _) => OpenFile::new(FdKind::of_pseudo(name), name),
+            (_, kind) => OpenFile::new(kind, name),
+        }
+    }
+
+    fn socket(&self, facts: &FdFacts) -> OpenFile<'a> {
+        let connects = self.call() == Call::Connect;
+        let connection = if connects && !self.connects() { None } else { self.connection(facts) };
+        let kind = match connection {
+            Some(connection) if connection.local.ip.is_ipv4() => FdKind::Ipv4,
+            _ => socket_kind(facts.family),
+        };
+        let name = match connection {
+            Some(connection) => connection.name(self.arena()),
+            None if connects && self.connects() => self.unix_path().unwrap_or_default(),
+            None => b"",
+        };
+        let transport = if matches!(facts.family, AF_INET | AF_INET6) {
+            Transport::of(facts.sock_type, facts.protocol)
+        } else {
+            Transport::None
+        };
+        OpenFile { transport, connection, ..OpenFile::new(kind, name) }
+    }
+
+    /// Both ends of an internet socket. The kernel's socket does not say who began: for a connect it is us; else the
+    /// lower port is taken for the server's, for the ports that clients are given lie above those of services.
+    fn connection(&self, facts: &FdFacts) -> Option<Connection> {
+        let local = Endpoint::new(facts.family, facts.local_addr, facts.local_port)?;
+        let remote = Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).filter(Endpoint::is_set);
+        // A connect that is under way, or one of a datagram socket in an old kernel: the call says where to.
+        let remote = remote.or_else(|| if self.connects() { self.connect_address() } else { None });
+        if remote.is_none() && !local.is_set() {
+            return None;
+        }
+        let is_server = match (self.call(), remote) {
+            (Call::Connect, _) => false,
+            (_, Some(remote)) => local.port < remote.port,
+            (_, None) => true,
+        };
+        Some(Connection { local, remote, is_server })
+    }
+
+    /// Address passed to connect.
+    fn connect_address(&self) -> Option<Endpoint> {
+        let bytes = self.record.param(self.param_named("addr")?)?.bytes;
+        SocketAddress::parse(bytes)?.endpoint()
+    }
+
+    fn unix_path(&self) -> Option<&'a [u8]> {
+        match SocketAddress::parse(self.record.param(self.param_named("addr")?)?.bytes)? {
+            SocketAddress::Unix(path) => Some(path),
+            SocketAddress::Internet(_) | SocketAddress::Other(_) => None,
+        }
+    }
+
+    /// Index of a parameter of the event's row.
+    pub(crate) fn param_named(&self, name: &str) -> Option<usize> {
+        self.info().params.iter().position(|param| param.name == name)
+    }
+
+    /// Falco's open flags of an open; 0 for other events.
+    pub fn open_flags(&self) -> u64 {
+        let int = |name| self.param_named(name).and_then(|index| self.record.param(index)?.int());
+        match self.info().name {
+            "open" | "openat" | "openat2" => int("flags").map_or(0, crate::flags::open_flags),
+            "creat" => {
+                int("creat_flags").map_or(0, |raw| crate::flags::open_flags(raw) & !open::RDONLY)
+                    | open::WRONLY
+                    | open::CREAT
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether only the kernel's record of a process exists: a record of kind exec or a system call.
+    pub(crate) fn is_syscall(&self) -> bool {
+        matches!(self.record.kind, Kind::Exec | Kind::Syscall(_))
+    }
+}
+
+fn socket_kind(family: u16) -> FdKind {
+    match family {
+        AF_INET => FdKind::Ipv4,
+        AF_INET6 => FdKind::Ipv6,
+        AF_UNIX => FdKind::Unix,
+        AF_NETLINK => FdKind::Netlink,
+        _ => FdKind::Unknown,
+    }
+}
+
+/// "The working directory" in place of a directory's descriptor.
+pub(crate) const AT_FDCWD: i32 = -100;
+
+/// A `struct sockaddr` as a program passed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SocketAddress<'a> {
+    Internet(Endpoint),
+    /// A path, or an abstract name behind `@`-less NUL, which is dropped as C strings end there.
+    Unix(&'a [u8]),
+    Other(u16),
+}
+
+impl<'a> SocketAddress<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (family, rest) = bytes.split_first_chunk::<2>()?;
+        let family = u16::from_le_bytes(*family);
+        Some(match family {
+            AF_INET => {
+                let (port, rest) = rest.split_first_chunk::<2>()?;
+                let address = rest.first_chunk::<4>()?;
+                Self::Internet(Endpoint { ip: IpAddr::V4(Ipv4Addr::from(*address)), port: u16::from_be_bytes(*port) })
+            }
+            AF_INET6 => {
+                let (port, rest) = rest.split_first_chunk::<2>()?;
+                let address = rest.get(4..)?.first_chunk::<16>()?;
+                let ip = IpAddr::V6(Ipv6Addr::from(*address)).to_canonical();
+                Self::Internet(Endpoint { ip, port: u16::from_be_bytes(*port) })
+            }
+            AF_UNIX => Self::Unix(crate::decode::until_nul(rest)),
+            _ => Self::Other(family),
+        })
+    }
+
+    fn endpoint(self) -> Option<Endpoint> {
+        match self {
+            Self::Internet(endpoint) => Some(endpoint),
+            Self::Unix(_) | Self::Other(_) => None,
+        }
+    }
+}

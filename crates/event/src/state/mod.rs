@@ -1,0 +1,331 @@
+//! Process state: which process does what, who its parents are, in which container it runs.
+//!
+//! Little is tracked. A record says itself who did it, with which rights, and who its ancestors are; state adds what only
+//! an exec knows (arguments, path of the executable, environment) and what a cgroup is. Fed by exec, fork and exit
+//! records, by the start-up scan, and, where those failed, by what any record says about its process.
+//!
+//! Records of different CPUs may come slightly out of order; what is older never replaces what is newer.
+
+pub mod process;
+mod seed;
+mod table;
+
+use std::sync::Arc;
+
+use abi::record::tag;
+
+use self::table::Table;
+pub use self::{
+    process::{Image, ImageParts, Process, ProcessKey, Start, Strings},
+    seed::Seed,
+};
+use crate::{
+    containers::{Containers, Membership},
+    decode::{Kind, Record, Status},
+    loss::{Loss, Losses},
+    users::Users,
+    value::Arena,
+};
+
+/// Bounds of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most processes, ended ones included.
+    pub processes: usize,
+    /// Most cgroups.
+    pub cgroups: usize,
+    /// How long an ended process is kept, in nanoseconds of event time.
+    pub grace_ns: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { processes: 65_536, cgroups: 16_384, grace_ns: 5_000_000_000 }
+    }
+}
+
+/// What is known about the host, given from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Its name, for `evt.hostname`.
+    pub hostname: Box<str>,
+    /// Unix time of the zero of the boot clock, in nanoseconds.
+    pub boot_ns: u64,
+    /// Seconds that local time is ahead of UTC.
+    pub utc_offset_s: i32,
+}
+
+/// What the sensor should look up after a record, because nothing has told so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// The process of the record: answer with [`State::seed`]. Asked once per process.
+    pub process: bool,
+    /// The cgroup in the record's header: answer with [`State::learn_cgroup`]. Asked once per cgroup and table.
+    pub cgroup: bool,
+}
+
+/// Everything that outlives a single event.
+#[derive(Debug)]
+pub struct State {
+    limits: Limits,
+    table: Table,
+    containers: Containers,
+    /// Names of users and groups.
+    pub users: Users,
+    /// Facts about the host.
+    pub host: Host,
+    /// What got lost.
+    pub losses: Losses,
+    /// Boot-clock time of the first record.
+    first: Option<u64>,
+    /// Where exec paths are spelled before they are copied into an image.
+    scratch: Scratch,
+}
+
+/// An arena that keeps its memory between uses; its content is never part of the state.
+#[derive(Default)]
+struct Scratch(Arena);
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scratch")
+    }
+}
+
+impl State {
+    /// An empty state.
+    pub fn new(limits: Limits, host: Host) -> Self {
+        Self {
+            limits,
+            table: Table::new(limits.processes),
+            containers: Containers::new(limits.cgroups),
+            users: Users::default(),
+            host,
+            losses: Losses::default(),
+            first: None,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Takes a record into account. Call it for every record, in order of time as far as possible, before rules judge
+    /// the event.
+    pub fn apply(&mut self, record: &Record<'_>) -> Wanted {
+        let time = record.header.time;
+        self.first.get_or_insert(time);
+        self.table.expire(time.saturating_sub(self.limits.grace_ns));
+        if record.is_incomplete() {
+            self.losses.add(Loss::IncompleteRecord);
+        }
+        match record.kind {
+            Kind::Exec => self.exec(record),
+            Kind::Fork => self.fork(record),
+            Kind::Exit => self.exit(record),
+            Kind::Syscall(_) => self.seen(record),
+        }
+    }
+
+    fn exec(&mut self, record: &Record<'_>) -> Wanted {
+        let header = &record.header;
+        if let Some(block) = record.block(tag::CGROUP)
+            && header.cgroup != 0
+            && matches!(block.status, Status::Ok | Status::Truncated)
+            && self.containers.learn(header.cgroup, block.components())
+        {
+            self.losses.add(Loss::CgroupTableFull);
+        }
+        let (id, _) = self.find_or_insert(record);
+        let Some(process) = self.table.at(id) else { return Wanted::default() };
+        if process.image.as_ref().is_none_or(|image| image.time <= header.time) {
+            let image = Image::of_exec(record, process.image.as_deref(), &self.scratch.0);
+            self.scratch.0.reset();
+            process.image = Some(Arc::new(image));
+            refresh(process, record);
+            process.comm = header.comm;
+        }
+        Wanted { process: false, cgroup: self.move_to_cgroup(id, header.cgroup) }
+    }
+
+    fn fork(&mut self, record: &Record<'_>) -> Wanted {
+        let parent = record.parent().and_then(|parent| self.table.get(ProcessKey::of_ancestor(&parent)));
+        // A parent that has executed something since is no model for its child.
+        let image = parent.and_then(|parent| parent.image.clone()).filter(|image| image.time <= record.header.time);
+        let (id, _) = self.find_or_insert(record);
+        let Some(process) = self.table.at(id) else { return Wanted::default() };
+        // The child's exec may have come first: then it has an image already, which stays.
+        if process.image.is_none() {
+            process.image = image;
+        }
+        let unknown = process.image.is_none();
+        if unknown {
+            self.losses.add(Loss::UnknownProcess);
+        }
+        Wanted { process: unknown, cgroup: self.move_to_cgroup(id, record.header.cgroup) }
+    }
+
+    fn exit(&mut self, record: &Record<'_>) -> Wanted {
+        // An unknown process that ends is not worth an entry: the record names it.
+        if let Some(id) = self.table.find(ProcessKey::of(&record.header)) {
+            self.table.sharpen(id, record.header.start);
+            self.table.end(id, record.header.time);
+        }
+        Wanted::default()
+    }
+
+    fn seen(&mut self, record: &Record<'_>) -> Wanted {
+        let (id, new) = self.find_or_insert(record);
+        if new {
+            self.losses.add(Loss::UnknownProcess);
+        }
+        Wanted { process: new, cgroup: self.move_to_cgroup(id, record.header.cgroup) }
+    }
+
+    fn find_or_insert(&mut self, record: &Record<'_>) -> (table::SlotId, bool) {
+        if let Some(id) = self.table.find(ProcessKey::of(&record.header)) {
+            self.table.sharpen(id, record.header.start);
+            return (id, false);
+        }
+        let (id, lost) = self.table.insert(Process::of_record(record));
+        if lost {
+            self.losses.add(Loss::ProcessTableFull);
+        }
+        (id, true)
+    }
+
+    /// Notes the cgroup of a process; whether it must be looked up.
+    fn move_to_cgroup(&mut self, id: table::SlotId, cgroup: u64) -> bool {
+        let Some(process) = self.table.at(id) else { return false };
+        if cgroup == 0 || process.cgroup == cgroup && process.membership != Membership::Unknown {
+            return false;
+        }
+        let (known, mut dropped) = self.containers.touch(cgroup);
+        let wanted = known.is_none();
+        if wanted {
+            dropped |= self.containers.insert(cgroup, Membership::Unknown);
+        }
+        if dropped {
+            self.losses.add(Loss::CgroupTableFull);
+        }
+        if let Some(process) = self.table.at(id) {
+            process.cgroup = cgroup;
+            process.membership = known.unwrap_or_default();
+        }
+        wanted
+    }
+
+    /// Adds or completes a process from facts of the sensor. What a record has said stays.
+    pub fn seed(&mut self, seed: &Seed) {
+        if seed.cgroup != 0 {
+            self.learn_cgroup_components(seed.cgroup, seed.cgroup_components());
+        }
+        let image = Image::new(ImageParts {
+            argv: &seed.argv,
+            env: seed.env.as_deref(),
+            exepath: seed.exepath(),
+            cwd: &seed.cwd,
+        });
+        let key = ProcessKey { tgid: seed.tgid, start: seed.start };
+        let mut comm = [0; 16];
+        for (to, from) in comm[..15].iter_mut().zip(&seed.comm) {
+            *to = *from;
+        }
+        if let Some(id) = self.table.find(key) {
+            if let Some(process) = self.table.at(id)
+                && process.image.is_none()
+            {
+                process.image = Some(Arc::new(image));
+                process.comm = comm;
+            }
+            return;
+        }
+        let parent = self.table.at_pid(seed.ppid, seed.start.ns().saturating_add(Start::TICK_NS));
+        let process = Process {
+            key,
+            parent: parent.map(|parent| parent.key),
+            image: Some(Arc::new(image)),
+            comm,
+            vpid: seed.vpid,
+            sid: seed.sid,
+            pgid: seed.pgid,
+            vpgid: seed.vpgid,
+            cgroup: seed.cgroup,
+            membership: self.containers.get(seed.cgroup).cloned().unwrap_or_default(),
+            exit: None,
+        };
+        if self.table.insert(process).1 {
+            self.losses.add(Loss::ProcessTableFull);
+        }
+    }
+
+    /// Says which path a cgroup has, as an answer to [`Wanted::cgroup`].
+    pub fn learn_cgroup(&mut self, cgroup: u64, path: &[u8]) {
+        let names = path.rsplit(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b"..");
+        self.learn_cgroup_components(cgroup, names);
+    }
+
+    fn learn_cgroup_components<'a>(&mut self, cgroup: u64, leaf_first: impl Iterator<Item = &'a [u8]> + Clone) {
+        if self.containers.learn(cgroup, leaf_first) {
+            self.losses.add(Loss::CgroupTableFull);
+        }
+    }
+
+    /// The process that a record is about.
+    pub fn process(&self, record: &Record<'_>) -> Option<&Process> {
+        self.table.get(ProcessKey::of(&record.header))
+    }
+
+    /// A process by its identity.
+    pub fn by_key(&self, key: ProcessKey) -> Option<&Process> {
+        self.table.get(key)
+    }
+
+    /// The process that has a pid at `time` (boot clock).
+    pub fn by_pid(&self, tgid: u32, time: u64) -> Option<&Process> {
+        self.table.at_pid(tgid, time)
+    }
+
+    /// What is known about the container of a record's cgroup.
+    pub fn membership<'a>(&'a self, record: &Record<'_>, process: Option<&'a Process>) -> &'a Membership {
+        static UNKNOWN: Membership = Membership::Unknown;
+        let cgroup = record.header.cgroup;
+        process
+            .filter(|process| process.cgroup == cgroup && process.membership != Membership::Unknown)
+            .map(|process| &process.membership)
+            .or_else(|| self.containers.get(cgroup))
+            .unwrap_or(&UNKNOWN)
+    }
+
+    /// Number of processes in the table.
+    pub fn processes(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Number of cgroups in the map.
+    pub fn cgroups(&self) -> usize {
+        self.containers.len()
+    }
+
+    /// Unix time in nanoseconds of a moment of the boot clock.
+    pub fn unix_ns(&self, boot_clock_ns: u64) -> u64 {
+        self.host.boot_ns.saturating_add(boot_clock_ns)
+    }
+
+    /// Boot-clock time of the first record.
+    pub fn first_record(&self) -> Option<u64> {
+        self.first
+    }
+}
+
+/// Takes over what a newer record says about its process.
+fn refresh(process: &mut Process, record: &Record<'_>) {
+    let header = &record.header;
+    process.vpid = header.vpid;
+    process.sid = header.sid;
+    process.pgid = header.pgid;
+    process.vpgid = header.vpgid;
+    if let Some(parent) = record.parent() {
+        process.parent = Some(ProcessKey::of_ancestor(&parent));
+    }
+}
+
+#[cfg(test)]
+mod tests;
