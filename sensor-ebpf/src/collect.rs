@@ -12,6 +12,7 @@ use abi::{
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::{
+    filter::{self, Early},
     kernel::{Ptr, probe, probe_user},
     maps::{COMPAT_SYSCALLS, SYSCALLS, control, count},
     off,
@@ -37,6 +38,7 @@ struct Call {
     result: i64,
     compat: bool,
     opened: Opened,
+    path_is_relative: bool,
 }
 
 /// The file that an open returned, looked up once: each look costs a probe.
@@ -105,7 +107,7 @@ impl Call {
             record.state().flags |= u64::from(flag::COMPAT);
         }
         let opened = Opened { looked: false, file: 0, inode: 0, sb: 0 };
-        Some(Self { record, task, regs, result, compat, opened })
+        Some(Self { record, task, regs, result, compat, opened, path_is_relative: false })
     }
 
     #[inline(always)]
@@ -208,12 +210,60 @@ impl Call {
     #[inline(always)]
     fn path_at(&mut self, tag: u64, index: u32, dirfd: u32) -> bool {
         if self.relative(tag, index) {
-            let fd = self.argument(dirfd) as i32;
-            if fd == AT_FDCWD {
-                self.want_working_directory(tag::BASE | tag as u8);
-            } else if let Some(file) = self.file(fd) {
-                self.want_path_of(file, tag::BASE | tag as u8);
-            }
+            self.want_directory(tag::BASE | tag as u8, dirfd);
+        }
+        true
+    }
+
+    /// The path of an open call, unless no loaded rule can match the call.
+    #[inline(always)]
+    fn open_path(&mut self, tag: u64, index: u32, flags: u32) -> bool {
+        let flags = self.argument(flags);
+        if !self.admitted(tag, index, flags) {
+            return false;
+        }
+        if self.path_is_relative {
+            self.want_working_directory(tag::BASE | tag as u8);
+        }
+        true
+    }
+
+    /// As `open_path`, relative to the directory behind the descriptor in another argument.
+    #[inline(always)]
+    fn open_path_at(&mut self, tag: u64, index: u32, dirfd: u32, flags: u32) -> bool {
+        let flags = self.argument(flags);
+        if !self.admitted(tag, index, flags) {
+            return false;
+        }
+        if self.path_is_relative {
+            self.want_directory(tag::BASE | tag as u8, dirfd);
+        }
+        true
+    }
+
+    /// Appends the path of an open call; `false` when the filter says that no rule can match.
+    #[inline(always)]
+    fn admitted(&mut self, tag: u64, index: u32, flags: u64) -> bool {
+        let kind = self.record.state().kind as u16;
+        let filter = filter::of(kind);
+        let early = match filter {
+            Some(filter) => filter::early(filter, filter::properties(flags, self.result)),
+            None => Early::Pass,
+        };
+        if matches!(early, Early::Drop) {
+            count(kind, KernelCounter::Filtered);
+            return false;
+        }
+        let text = self.record.next_content();
+        self.path_is_relative = self.relative(tag, index);
+        let len = self.record.state().text_len;
+        if let (Some(filter), Early::Paths(paths)) = (filter, early)
+            && !self.path_is_relative
+            && len != 0
+            && !filter::admits(filter, &mut self.record, text, len, paths)
+        {
+            count(kind, KernelCounter::Filtered);
+            return false;
         }
         true
     }
@@ -354,6 +404,17 @@ impl Call {
     fn relative(&mut self, tag: u64, index: u32) -> bool {
         let address = self.argument(index);
         matches!(self.record.user_text(tag, address), Some(first) if first != b'/')
+    }
+
+    /// The directory behind the descriptor in an argument.
+    #[inline(always)]
+    fn want_directory(&mut self, tag: u8, dirfd: u32) {
+        let fd = self.argument(dirfd) as i32;
+        if fd == AT_FDCWD {
+            self.want_working_directory(tag);
+        } else if let Some(file) = self.file(fd) {
+            self.want_path_of(file, tag);
+        }
     }
 
     #[inline(always)]

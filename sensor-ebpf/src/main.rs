@@ -12,6 +12,7 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod collect;
+mod filter;
 mod kernel;
 mod maps;
 mod process;

@@ -1,6 +1,9 @@
 //! Every map and global, with its owner and its size.
 
+use core::ffi::c_void;
+
 use abi::{
+    filter::{Filter, PREFIX_BYTES, PREFIXES},
     control::{Control, MAX_CPUS, RING_CLASSES, setting, slot},
     loss::{COUNTERS as COUNTER_WORDS, KernelCounter},
     offsets::Offsets,
@@ -8,10 +11,10 @@ use abi::{
 };
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{ArrayOfMaps, RingBuf},
     macros::{btf_map, map},
-    maps::{Array, PerCpuArray, ProgramArray},
+    maps::{Array, LpmTrie, PerCpuArray, ProgramArray},
 };
 
 use crate::record::Scratch;
@@ -52,6 +55,20 @@ static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// Two rings per CPU, made by the driver in the size that it wants.
 #[btf_map]
 pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, { (MAX_CPUS * RING_CLASSES) as usize }> = ArrayOfMaps::new();
+
+/// Filters of open calls, by record kind.
+#[map]
+pub static FILTERS: Array<Filter> = Array::with_max_entries(kind::FIRST_SYSCALL as u32 + 8, 0);
+
+/// Prefixes of paths; see [`abi::filter`].
+#[map]
+static PATH_PREFIXES: LpmTrie<[u8; PREFIX_BYTES], u64> = LpmTrie::with_max_entries(PREFIXES, BPF_F_NO_PREALLOC);
+
+/// The map of prefixes, for a look-up with a key that is built in place.
+#[inline(always)]
+pub fn prefixes() -> *mut c_void {
+    (&raw const PATH_PREFIXES).cast_mut().cast()
+}
 
 /// Adds one to a counter of a record kind.
 #[inline(always)]

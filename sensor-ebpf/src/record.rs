@@ -54,6 +54,8 @@ pub struct Scratch {
     pub position: u64,
     /// A position or count that a loop moves.
     pub cursor: u64,
+    /// Length of the text that was appended last; 0 when it could not be read.
+    pub text_len: u64,
     /// Status of the block under construction.
     pub status: u64,
     /// Result of the call.
@@ -212,6 +214,28 @@ impl Record {
         self.text_read(at, tag, read)
     }
 
+    /// The position at which the next block's content will stand.
+    #[inline(always)]
+    pub fn next_content(&mut self) -> u64 {
+        self.start() + BLOCK
+    }
+
+    /// The eight bytes before a position, the last in the highest byte.
+    #[inline(always)]
+    pub fn word_before(&mut self, end: u64) -> u64 {
+        let at = mask::<{ 2 * RECORD_LIMIT as i32 - 1 }>(end - 8);
+        if at > RECORD_LIMIT as u64 {
+            return 0;
+        }
+        let mut word = 0u64;
+        for i in 0..8 {
+            // SAFETY: `at` was bounded right here.
+            let byte = unsafe { ptr::read_volatile(self.at(at + i)) };
+            word |= u64::from(byte) << (8 * i);
+        }
+        word
+    }
+
     /// Appends a string of the kernel.
     #[inline(always)]
     pub fn kernel_text(&mut self, tag: u64, address: u64) -> Option<u8> {
@@ -229,6 +253,7 @@ impl Record {
     #[inline(always)]
     fn text_read(&mut self, at: u64, tag: u64, read: i64) -> Option<u8> {
         if read <= 0 {
+            self.state().text_len = 0;
             self.close(at, tag, status::FAULT, 0);
             return None;
         }
@@ -237,6 +262,7 @@ impl Record {
         // SAFETY: the first byte of the text, inside the buffer.
         let first = unsafe { ptr::read_volatile(self.at(at + BLOCK)) };
         self.close(at, tag, state, len - 1);
+        self.state().text_len = len - 1;
         Some(first)
     }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod filter;
 pub mod loss;
 pub mod offsets;
 pub mod record;

@@ -20,11 +20,11 @@ macro_rules! syscalls {
         $expand! {
             /// Opens a file.
             open (2, 5, -1) {
-                fd = ret(), name = path(0), flags = open_flags(1), mode = open_mode(1, 2), dev = opened_dev(), ino = opened_ino(),
+                fd = ret(), name = open_path(0, 1), flags = open_flags(1), mode = open_mode(1, 2), dev = opened_dev(), ino = opened_ino(),
             } { realpath() }
             /// Opens a file relative to a directory.
             openat (257, 295, 56) {
-                fd = ret(), dirfd = arg_i32(0), name = path_at(1, 0), flags = open_flags(2), mode = open_mode(2, 3),
+                fd = ret(), dirfd = arg_i32(0), name = open_path_at(1, 0, 2), flags = open_flags(2), mode = open_mode(2, 3),
                 dev = opened_dev(), ino = opened_ino(),
             } { realpath() }
             /// Opens a file with the extended options of `struct open_how`.

@@ -12,11 +12,12 @@ use abi::{
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError, ProgramFd},
+    programs::{BtfTracePoint, ProgramError, ProgramFd, tp_btf::BtfTracePointLinkId},
 };
 
 use super::{
     consumer::{Consumer, ControlPage},
+    filter::{FilterMaps, Filters},
     host::{CgroupSource, Host},
     ring::Ring,
 };
@@ -164,6 +165,8 @@ pub struct Driver {
     _rings: ArrayOfMaps<MapData, RingBuf<MapData>>,
     control: Arc<ControlPage>,
     programs: HashMap<String, ProgramFd>,
+    links: Vec<(&'static str, BtfTracePointLinkId)>,
+    filters: FilterMaps,
     rows: Rows,
     dispatching: bool,
     memory: u64,
@@ -205,6 +208,8 @@ impl Driver {
             _rings: rings,
             control,
             programs: HashMap::new(),
+            links: Vec::new(),
+            filters: FilterMaps::new(take(&mut ebpf, "FILTERS")?, take(&mut ebpf, "PATH_PREFIXES")?),
             rows: Rows::NONE,
             dispatching: false,
             btf,
@@ -245,6 +250,14 @@ impl Driver {
         Ok(())
     }
 
+    /// Ends all hooks; counters can still be read.
+    pub fn detach(&mut self) -> Result<(), DriverError> {
+        for (name, link) in self.links.drain(..) {
+            tracepoint(&mut self.ebpf, name)?.detach(link).map_err(|source| refused(name, source))?;
+        }
+        Ok(())
+    }
+
     /// The rows that are traced.
     pub fn rows(&self) -> Rows {
         self.rows
@@ -253,6 +266,16 @@ impl Driver {
     /// Says what records carry beyond their parameters: bits of [`abi::control::want`].
     pub fn want(&self, wants: u32) {
         self.control.want(wants);
+    }
+
+    /// Lets every event of a traced row pass.
+    pub fn clear_filters(&mut self) -> Result<(), DriverError> {
+        self.filters.clear().map_err(map_error("FILTERS"))
+    }
+
+    /// Drops in the kernel what no rule can match.
+    pub fn filter(&mut self, filters: &Filters) -> Result<(), DriverError> {
+        self.filters.set(filters).map_err(map_error("FILTERS"))
     }
 
     /// Memory of the rings in bytes.
@@ -345,9 +368,10 @@ impl Driver {
         Ok(given)
     }
 
-    fn attach(&mut self, name: &str, hook: &str) -> Result<(), DriverError> {
+    fn attach(&mut self, name: &'static str, hook: &str) -> Result<(), DriverError> {
         self.program(name, hook)?;
-        tracepoint(&mut self.ebpf, name)?.attach().map_err(|source| refused(name, source))?;
+        let link = tracepoint(&mut self.ebpf, name)?.attach().map_err(|source| refused(name, source))?;
+        self.links.push((name, link));
         Ok(())
     }
 }

@@ -5,12 +5,15 @@
 
 pub mod btf;
 mod consumer;
+mod filter;
 mod host;
 mod load;
 mod ring;
 
-pub use consumer::{Consumer, Waker, boot_time_ns};
-pub use host::{Feature, Host};
+pub use consumer::{Consumer, RIPE_NS, Waker, boot_time_ns};
+pub use filter::Filters;
+pub use host::{CgroupSource, Feature, Host};
+pub use abi::loss::KernelCounter;
 pub use load::{Driver, DriverError, KernelCounts, Options, Rows};
 
 /// The kernel programs, when this binary was built with them (`cargo xtask build`).

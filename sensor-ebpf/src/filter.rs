@@ -1,0 +1,136 @@
+//! Decides early that no loaded rule can match an open call; see [`abi::filter`] for what is asked.
+
+use core::{ffi::c_void, ptr};
+
+use abi::filter::{CLAUSES, Clause, Filter, PATH_SCAN, PREFIX_BYTES, SUFFIXES, Suffix, need};
+use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
+
+use crate::{
+    maps::{FILTERS, prefixes},
+    record::Record,
+};
+
+/// The [`need`] bits of an open call.
+#[inline(always)]
+pub fn properties(flags: u64, result: i64) -> u32 {
+    const O_CREAT: u64 = 0o100;
+    const O_TRUNC: u64 = 0o1000;
+    let access = match flags & 3 {
+        0 => need::READ,
+        1 => need::WRITE,
+        2 => need::READ | need::WRITE,
+        // Neither reading nor writing is permitted to the descriptor; Falco calls it neither.
+        _ => 0,
+    };
+    let creat = if flags & O_CREAT != 0 { need::CREAT } else { 0 };
+    let trunc = if flags & O_TRUNC != 0 { need::TRUNC } else { 0 };
+    access | creat | trunc | if result < 0 { need::FAILURE } else { need::SUCCESS }
+}
+
+/// What is known before the path has been read.
+pub enum Early {
+    /// A rule may match whatever the path is.
+    Pass,
+    /// No rule can match.
+    Drop,
+    /// It depends: the path must be in one of these sets.
+    Paths(u64),
+}
+
+/// The filter of a record kind, if there is one.
+#[inline(always)]
+pub fn of(kind: u16) -> Option<*const Filter> {
+    let filter = FILTERS.get_ptr(u32::from(kind))?;
+    // SAFETY: the element outlives the program; the sensor replaces it as a whole, and a torn read only matters in
+    // `enabled`, which is switched off first.
+    let enabled = unsafe { ptr::read_volatile(&raw const (*filter).enabled) };
+    if enabled == 0 { None } else { Some(filter) }
+}
+
+/// Judges by result and flags.
+#[inline(always)]
+pub fn early(filter: *const Filter, properties: u32) -> Early {
+    let mut paths = 0u64;
+    for i in 0..CLAUSES {
+        // SAFETY: `i` is below the length of the array; as in `of`.
+        let (count, clause) = unsafe {
+            (ptr::read_volatile(&raw const (*filter).clauses), ptr::read_volatile((&raw const (*filter).clause).cast::<Clause>().add(i)))
+        };
+        if i as u32 >= count {
+            break;
+        }
+        if properties & clause.needs == clause.needs {
+            if clause.paths == 0 {
+                return Early::Pass;
+            }
+            paths |= clause.paths;
+        }
+    }
+    if paths == 0 { Early::Drop } else { Early::Paths(paths) }
+}
+
+/// Whether a path may be in one of the sets. `text` is the masked position of its first byte in the record, `len` its
+/// length.
+#[inline(always)]
+pub fn admits(filter: *const Filter, record: &mut Record, text: u64, len: u64, paths: u64) -> bool {
+    if len as usize >= PATH_SCAN || len < 8 || !normal(record, text, len) {
+        return true;
+    }
+    if prefix_bits(record, text) & paths != 0 {
+        return true;
+    }
+    let end = record.word_before(text + len);
+    for i in 0..SUFFIXES {
+        // SAFETY: as in `early`.
+        let (count, suffix) = unsafe {
+            (ptr::read_volatile(&raw const (*filter).suffixes), ptr::read_volatile((&raw const (*filter).suffix).cast::<Suffix>().add(i)))
+        };
+        if i as u32 >= count {
+            break;
+        }
+        if (end ^ suffix.value) & suffix.mask == 0 && suffix.paths & paths != 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// The bits of the longest prefix. The key is built in place: the reserved half of the block's header, the four bytes in
+/// front of the text, takes the length.
+#[inline(always)]
+fn prefix_bits(record: &mut Record, text: u64) -> u64 {
+    let key = record.at(text - 4);
+    // SAFETY: `text` is masked and lies behind the eight bytes of a block header; the key is shorter than the rest of
+    // the buffer.
+    unsafe {
+        ptr::write_volatile(key.cast::<u32>(), 8 * PREFIX_BYTES as u32);
+        let value = bpf_map_lookup_elem(prefixes(), key.cast::<c_void>()).cast::<u64>();
+        // The reserved half of the block's header again.
+        ptr::write_volatile(key.cast::<u32>(), 0);
+        if value.is_null() { 0 } else { ptr::read_volatile(value) }
+    }
+}
+
+/// Whether a path is free of `//` and `/.`. Eight bytes at a time.
+#[inline(always)]
+fn normal(record: &mut Record, text: u64, len: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // Highest bit set in each byte of `x` that is zero (and perhaps in bytes above it).
+    let zeros = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;
+    let mut carry = 0u64;
+    for i in 0..PATH_SCAN as u64 / 8 {
+        if 8 * i >= len {
+            break;
+        }
+        // SAFETY: `text` is masked and 8-aligned, and the buffer goes on for more than `PATH_SCAN` bytes.
+        let word = unsafe { ptr::read_volatile(record.at(text + 8 * i).cast::<u64>()) };
+        let slashes = zeros(word ^ (ONES * u64::from(b'/')));
+        let dots = zeros(word ^ (ONES * u64::from(b'.')));
+        if (slashes << 8 | carry) & (dots | slashes) != 0 {
+            return false;
+        }
+        carry = slashes >> 56;
+    }
+    true
+}

@@ -1,0 +1,92 @@
+//! Hands filters to the kernel: see [`abi::filter`] for what they mean.
+
+use std::collections::HashSet;
+
+use abi::{
+    filter::{Filter, PREFIX_BYTES, PREFIXES},
+    record::kind,
+    syscalls::SYSCALLS,
+};
+use aya::maps::{Array, MapData, MapError, lpm_trie::{Key, LpmTrie}};
+
+/// The filters of all rows, and the path sets that they share.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filters {
+    /// By name of the system call.
+    pub rows: Vec<(&'static str, Filter)>,
+    /// Path sets by prefix; the value of a prefix includes the sets of every shorter one.
+    pub prefixes: Vec<(Vec<u8>, u64)>,
+}
+
+/// A filter in the form of the map.
+type Words = [u64; Filter::WORDS];
+
+/// The maps.
+pub struct FilterMaps {
+    filters: Array<MapData, Words>,
+    prefixes: LpmTrie<MapData, [u8; PREFIX_BYTES], u64>,
+    stored: HashSet<(Vec<u8>, u64)>,
+    on: Vec<u32>,
+}
+
+impl FilterMaps {
+    pub(super) fn new(filters: Array<MapData, Words>, prefixes: LpmTrie<MapData, [u8; PREFIX_BYTES], u64>) -> Self {
+        Self { filters, prefixes, stored: HashSet::new(), on: Vec::new() }
+    }
+
+    /// Lets everything pass.
+    pub fn clear(&mut self) -> Result<(), MapError> {
+        for index in self.on.drain(..) {
+            self.filters.set(index, words(&Filter::OFF), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Puts filters into effect. Everything passes while the path sets are exchanged.
+    pub fn set(&mut self, filters: &Filters) -> Result<(), MapError> {
+        self.clear()?;
+        for (prefix, _) in self.stored.drain() {
+            self.prefixes.remove(&key(&prefix))?;
+        }
+        if filters.prefixes.len() > PREFIXES as usize {
+            // More paths than the map holds: no filter is the right filter.
+            return Ok(());
+        }
+        for (prefix, sets) in &filters.prefixes {
+            self.prefixes.insert(&key(prefix), sets, 0)?;
+            self.stored.insert((prefix.clone(), *sets));
+        }
+        for (name, filter) in &filters.rows {
+            let Some(row) = SYSCALLS.iter().position(|row| row.name == *name) else { continue };
+            let index = u32::from(kind::FIRST_SYSCALL) + row as u32;
+            // The clauses first, the switch afterwards: the programs never see a filter that is half written.
+            self.filters.set(index, words(&Filter { enabled: 0, ..*filter }), 0)?;
+            self.filters.set(index, words(filter), 0)?;
+            self.on.push(index);
+        }
+        Ok(())
+    }
+}
+
+fn key(prefix: &[u8]) -> Key<[u8; PREFIX_BYTES]> {
+    let mut bytes = [0; PREFIX_BYTES];
+    let len = prefix.len().min(PREFIX_BYTES);
+    bytes[..len].copy_from_slice(&prefix[..len]);
+    Key::new(8 * len as u32, bytes)
+}
+
+/// The struct as the map's words, in the order of its fields.
+fn words(filter: &Filter) -> Words {
+    let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let mut words = Vec::with_capacity(Filter::WORDS);
+    words.push(pair(filter.enabled, filter.clauses));
+    words.push(pair(filter.suffixes, filter.reserved));
+    for clause in &filter.clause {
+        words.push(pair(clause.needs, clause.reserved));
+        words.push(clause.paths);
+    }
+    for suffix in &filter.suffix {
+        words.extend([suffix.value, suffix.mask, suffix.paths]);
+    }
+    std::array::from_fn(|i| words.get(i).copied().unwrap_or(0))
+}
