@@ -1,4 +1,14 @@
-//! What to look for: rule files, the filter language, compiled rulesets, matching, alerts. Pure.
+//! What to look for: rule files, the filter language, matching, alerts.
+//!
+//! Pure: no IO, no clock, no async. [`load::Loader`] makes a [`ruleset::Ruleset`] of files; a ruleset matches
+//! events and makes alerts. Mistakes come as [`diagnostic::Diagnostic`]s.
 #![forbid(unsafe_code)]
 
 pub mod alert;
+pub mod diagnostic;
+pub mod filter;
+pub mod load;
+pub mod output;
+pub mod pushdown;
+pub mod ruleset;
+pub mod source;

@@ -1,0 +1,206 @@
+//! Definitions → checked rules: the last stage that can find a mistake.
+
+use std::sync::Arc;
+
+use event::catalogue::EventSet;
+
+use super::{
+    AppendOutput, ExtraField, Options, Report,
+    collect::{DEFAULT_SOURCE, Definitions, RuleDef},
+    resolve::Resolver,
+};
+use crate::{
+    diagnostic::{Code, ItemKind},
+    filter::{
+        check::{self, Finding},
+        names::Catalogue,
+        print::canonical,
+        typed::Typed,
+        types::event_types,
+    },
+    output::Template,
+    source::Text,
+};
+
+/// More event types than this draw a warning.
+const MANY_TYPES: usize = 100;
+
+/// A rule without mistakes.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// Its index among the definitions.
+    pub(crate) rule: usize,
+    pub(crate) condition: Typed,
+    /// The condition with lists, macros and exceptions, as text.
+    pub(crate) canonical: String,
+    pub(crate) events: EventSet,
+    /// The output as text, with what the configuration appends.
+    pub(crate) output_text: String,
+    pub(crate) output: Template,
+    pub(crate) extra: Vec<(Arc<str>, Template)>,
+    /// The texts of the extra fields, for listings.
+    pub(crate) extra_texts: Vec<(String, String)>,
+}
+
+/// Compiles everything that is defined, and reports what is wrong with it. Unused lists and macros are reported
+/// when they are from this file.
+pub(crate) fn compile(definitions: &Definitions, options: &Options, report: &mut Report<'_>) -> Vec<Checked> {
+    let mut resolver = Resolver::new(definitions, report);
+    let mut checked = Vec::new();
+    for (at, rule) in definitions.rules.entries.iter().enumerate() {
+        if rule.known_source {
+            checked.extend(compile_rule(at, rule, &mut resolver, options, report));
+        }
+    }
+    unused(definitions, &resolver, report);
+    checked
+}
+
+fn unused(definitions: &Definitions, resolver: &Resolver<'_>, report: &mut Report<'_>) {
+    for (at, list) in definitions.lists.entries.iter().enumerate() {
+        if list.file == definitions.file && !resolver.used_lists.contains(&at) {
+            let name = list.name.as_str();
+            let message = format!("List '{name}' not referred to by any other rule/macro/list");
+            report.add(Code::UnusedList, list.name.whole(), message, |d| d.item(ItemKind::List, name));
+        }
+    }
+    for (at, definition) in definitions.macros.entries.iter().enumerate() {
+        if definition.file == definitions.file && !resolver.used_macros.contains(&at) {
+            let name = definition.name.as_str();
+            let message = format!("Macro '{name}' not referred to by any other rule/macro");
+            report.add(Code::UnusedMacro, definition.name.whole(), message, |d| d.item(ItemKind::Macro, name));
+        }
+    }
+}
+
+fn compile_rule(
+    at: usize,
+    rule: &RuleDef,
+    resolver: &mut Resolver<'_>,
+    options: &Options,
+    report: &mut Report<'_>,
+) -> Option<Checked> {
+    let name = rule.name.as_str();
+    let tree = resolver.rule(at, report)?;
+    let catalogue = options.catalogue;
+    let (condition, findings) = check::check(&tree, catalogue);
+    let output = output_text(rule, options);
+    let mut faults: Vec<_> = findings.into_iter().map(|finding| (resolver.span(finding.at), finding)).collect();
+    let template = Template::parse(output.as_str(), catalogue).unwrap_or_else(|errors| {
+        faults.extend(errors.into_iter().map(|error| (output.span(error.start..error.end), error.finding)));
+        Template::default()
+    });
+    let mut extra = Vec::new();
+    let extra_texts = extra_fields(rule, options);
+    for (key, text) in &extra_texts {
+        match Template::parse(text, catalogue) {
+            Ok(template) => extra.push((Arc::from(key.as_str()), template)),
+            Err(errors) => faults.extend(errors.into_iter().map(|error| (rule.output.whole(), error.finding))),
+        }
+    }
+    let failed = faults.iter().any(|(_, finding)| is_error(finding));
+    if failed && rule.skip_if_unknown_filter && faults.iter().all(|(_, finding)| !is_error(finding) || is_unknown(finding)) {
+        if let Some((span, finding)) = faults.into_iter().find(|(_, finding)| is_error(finding)) {
+            let message = format!("rule is skipped: {}", finding.message);
+            report.add(Code::RuleSkipped, span, message, |d| d.maybe_help(finding.help).item(ItemKind::Rule, name));
+        }
+        return None;
+    }
+    for (span, finding) in faults {
+        report.add(finding.code, span, finding.message, |d| d.maybe_help(finding.help).item(ItemKind::Rule, name));
+    }
+    if failed {
+        return None;
+    }
+    let written = rule.output.as_str();
+    for (offset, field) in deprecated_in_output(&template, written, catalogue) {
+        let message = format!("usage of deprecated field '{field}' has been detected in the rule output");
+        let span = rule.output.span(offset..offset + field.len());
+        report.add(Code::DeprecatedField, span, message, |d| d.item(ItemKind::Rule, name));
+    }
+    let events = event_types(&tree);
+    if rule.warn_evttypes && &*rule.source == DEFAULT_SOURCE && events.len() > MANY_TYPES {
+        let message = "Rule matches too many evt.type values. This has a significant performance penalty.";
+        report.add(Code::TooManyEventTypes, rule.condition.whole(), message, |d| {
+            d.help("narrow it down with `evt.type in (…) and`").item(ItemKind::Rule, name)
+        });
+    }
+    Some(Checked {
+        rule: at,
+        condition: condition?,
+        canonical: canonical(&tree),
+        events,
+        output_text: output.as_str().to_owned(),
+        output: template,
+        extra,
+        extra_texts,
+    })
+}
+
+fn is_error(finding: &Finding) -> bool {
+    finding.code.severity() == crate::diagnostic::Severity::Error
+}
+
+fn is_unknown(finding: &Finding) -> bool {
+    matches!(
+        finding.code,
+        Code::UnknownField | Code::UnknownEventType | Code::UnknownParameter | Code::InvalidOutput
+    )
+}
+
+/// Deprecated tokens of an output and where they stand, `%container.info` among them.
+fn deprecated_in_output(template: &Template, text: &str, _: Catalogue) -> Vec<(usize, String)> {
+    let mut found: Vec<_> = template.fields().into_iter().filter(|(field, _)| field.marks.deprecated).collect();
+    found.dedup();
+    let mut places: Vec<_> = found
+        .into_iter()
+        .filter_map(|(field, _)| Some((text.find(&format!("%{}", field.name))? + 1, field.name.to_owned())))
+        .collect();
+    places.extend(text.find(CONTAINER_INFO).map(|at| (at + 1, CONTAINER_INFO[1..].to_owned())));
+    places
+}
+
+/// A token of former times that stood for what a command line option said, and for nothing without it.
+const CONTAINER_INFO: &str = "%container.info";
+
+/// The output with what the configuration appends.
+fn output_text(rule: &RuleDef, options: &Options) -> Text {
+    let mut text = Text::made("", rule.output.whole());
+    let mut from = 0;
+    let written = rule.output.as_str();
+    while let Some(at) = written[from..].find(CONTAINER_INFO) {
+        text.push(&rule.output.slice(from..from + at));
+        from += at + CONTAINER_INFO.len();
+    }
+    text.push(&rule.output.slice(from..written.len()));
+    for append in appended(rule, options) {
+        if let Some(more) = &append.extra_output {
+            text.push_made(&format!(" {}", more.trim_start()), rule.output.whole());
+        }
+        if append.suggested_output && &*rule.source == DEFAULT_SOURCE {
+            for field in event::fields::all().filter(|field| field.marks.suggested) {
+                let token = format!(" {}=%{}", field.name.replace('.', "_"), field.name);
+                text.push_made(&token, rule.output.whole());
+            }
+        }
+    }
+    text
+}
+
+/// Key and template of each extra field.
+fn extra_fields(rule: &RuleDef, options: &Options) -> Vec<(String, String)> {
+    let fields = appended(rule, options).flat_map(|append| &append.extra_fields);
+    let pair = |field: &ExtraField| match field {
+        ExtraField::Field(name) => (name.clone(), format!("%{name}")),
+        ExtraField::Template { key, output } => (key.clone(), output.clone()),
+    };
+    fields.map(pair).collect()
+}
+
+fn appended<'o>(rule: &RuleDef, options: &'o Options) -> impl Iterator<Item = &'o AppendOutput> {
+    options.append_output.iter().filter(|append| {
+        append.source.as_deref().is_none_or(|source| source == &*rule.source)
+            && append.rule.as_deref().is_none_or(|name| name == rule.name.as_str())
+            && append.tags.iter().all(|tag| rule.tags.iter().any(|known| **known == **tag))
+    })
+}
