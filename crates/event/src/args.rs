@@ -266,7 +266,11 @@ impl<'a> Event<'a> {
             .position(|param| matches!(param.ty, ParamType::RelPath { dirfd } if usize::from(dirfd) == index));
         if let Some(path_index) = directory {
             return match self.record.base(path_index) {
-                Some(block) => text!(self.arena(), "<d>{}", ByteText(path::spell(block, self.arena()))),
+                Some(block) => {
+                    let mut out = Text::new(self.arena());
+                    out.push(b"<d>").push(path::spell(block, self.arena()));
+                    out.finish()
+                }
                 None => b"",
             };
         }
@@ -367,19 +371,4 @@ impl<'a> Event<'a> {
 /// Index of a parameter, by name, in an event's row.
 pub fn param_index(ty: EventType, name: &str) -> Option<usize> {
     ty.info().params.iter().position(|param| param.name == name)
-}
-
-/// Shows bytes in a format string; what is not UTF-8 becomes U+FFFD.
-struct ByteText<'a>(&'a [u8]);
-
-impl std::fmt::Display for ByteText<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            f.write_str(chunk.valid())?;
-            if !chunk.invalid().is_empty() {
-                f.write_str("\u{fffd}")?;
-            }
-        }
-        Ok(())
-    }
 }

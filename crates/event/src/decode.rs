@@ -395,18 +395,22 @@ impl<'a> Record<'a> {
         self.kind.event_type()
     }
 
-    /// The line of parents as the kernel saw it, parent first.
-    pub fn ancestors(&self) -> impl ExactSizeIterator<Item = Ancestor> + use<'a> {
-        let end = Header::SIZE + self.header.ancestors as usize * Ancestor::SIZE;
-        let bytes = self.bytes.get(Header::SIZE..end).unwrap_or_default();
-        bytes
-            .chunks_exact(Ancestor::SIZE)
-            .map(|chunk| Ancestor::decode(chunk).unwrap_or(Ancestor { tgid: 0, reserved: 0, start: 0, comm: [0; 16] }))
+    /// One process in the line of parents, as the kernel saw it; 0 is the parent.
+    pub fn ancestor(&self, index: usize) -> Option<Ancestor> {
+        if index >= self.header.ancestors as usize {
+            return None;
+        }
+        Ancestor::decode(self.bytes.get(Header::SIZE + index * Ancestor::SIZE..)?)
     }
 
-    /// The parent as the kernel saw it.
+    /// The line of parents, parent first.
+    pub fn ancestors(&self) -> impl Iterator<Item = Ancestor> + '_ {
+        (0..ANCESTORS).map_while(|index| self.ancestor(index))
+    }
+
+    /// The parent.
     pub fn parent(&self) -> Option<Ancestor> {
-        self.ancestors().next()
+        self.ancestor(0)
     }
 
     /// Whether one of the [`flag`] bits is set.

@@ -32,7 +32,7 @@ pub struct Event<'a> {
 }
 
 /// A process in the line of parents.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct AncestorView<'a> {
     /// Process id.
     pub tgid: u32,
@@ -40,14 +40,28 @@ pub struct AncestorView<'a> {
     pub comm: &'a [u8],
     /// Boot-clock time of its start, in nanoseconds.
     pub start: u64,
-    /// Its entry in the table.
-    pub process: Option<&'a Process>,
+    entry: Entry<'a>,
+}
+
+/// Where an ancestor's entry in the table is found: most fields do not need it.
+#[derive(Clone, Copy)]
+enum Entry<'a> {
+    Found(&'a Process),
+    In(&'a State),
 }
 
 impl<'a> AncestorView<'a> {
+    /// Its entry in the table.
+    pub fn process(&self) -> Option<&'a Process> {
+        match self.entry {
+            Entry::Found(process) => Some(process),
+            Entry::In(state) => state.by_key(ProcessKey { tgid: self.tgid, start: Start::Exact(self.start) }),
+        }
+    }
+
     /// What it runs.
     pub fn image(&self) -> Option<&'a Image> {
-        self.process?.image.as_deref()
+        self.process()?.image.as_deref()
     }
 }
 
@@ -129,19 +143,19 @@ impl<'a> Event<'a> {
         let index = n.checked_sub(1)?;
         let listed = self.record.header.ancestors;
         if index < listed {
-            let ancestor = self.record.ancestors().nth(index as usize)?;
+            let ancestor = self.record.ancestor(index as usize)?;
             return Some(AncestorView {
                 tgid: ancestor.tgid,
                 comm: self.record.ancestor_comm(index as usize)?,
                 start: ancestor.start,
-                process: self.state.by_key(ProcessKey::of_ancestor(&ancestor)),
+                entry: Entry::In(self.state),
             });
         }
         if !self.record.has(flag::MORE_ANCESTORS) || n > MAX_ANCESTORS {
             return None;
         }
         // A loop of links cannot hold us: the number of steps is bounded.
-        let mut process = self.ancestor(listed)?.process?;
+        let mut process = self.ancestor(listed)?.process()?;
         for _ in listed..n {
             process = self.state.by_key(process.parent?)?;
         }
@@ -149,7 +163,7 @@ impl<'a> Event<'a> {
             tgid: process.key.tgid,
             comm: process.name(),
             start: process.key.start.ns(),
-            process: Some(process),
+            entry: Entry::Found(process),
         })
     }
 

@@ -21,6 +21,9 @@ macro_rules! losses {
             /// Sentence for the log.
             pub const fn log(self) -> &'static str { match self { $( Self::$name => $log, )* } }
 
+            /// Whether rules did not see the event at all; otherwise they judged it knowing less.
+            pub const fn is_event(self) -> bool { matches!(self, Self::Malformed | Self::UnknownRecord) }
+
             /// One line for docs.
             pub const fn doc(self) -> &'static str { match self { $( Self::$name => $doc, )* } }
         }

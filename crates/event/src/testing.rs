@@ -5,7 +5,30 @@ use abi::{
     syscalls::{SYSCALLS, Syscall},
 };
 
-use crate::decode::Status;
+use crate::{
+    decode::{Record, Status},
+    event::Event,
+    fields::{self, Arg, ArgRule, Subject},
+    state::{Host, Limits, State},
+    value::Arena,
+};
+
+/// Does with bytes everything that the sensor does with a record, and reads every field. For property tests and fuzzing:
+/// no input may make it panic.
+pub fn exercise(bytes: &[u8]) {
+    let Ok(record) = Record::decode(bytes) else { return };
+    let mut state = State::new(Limits::default(), Host::default());
+    state.apply(&record);
+    let arena = Arena::new();
+    let Some(event) = Event::new(&record, &state, &arena, 1) else { return };
+    let anything = [Arg::None, Arg::Index(0), Arg::Index(3), Arg::Index(u32::MAX), Arg::Key("name".into())];
+    for field in fields::all() {
+        let args = if field.arg == ArgRule::None { &anything[..1] } else { &anything[..] };
+        for arg in args {
+            let _ = event.field(field, arg);
+        }
+    }
+}
 
 /// Assembles one record. Everything not said is zero, or what a process of the host's root user has.
 #[derive(Debug, Clone)]

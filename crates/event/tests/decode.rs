@@ -1,32 +1,12 @@
 //! Bytes from outside never panic, whatever they are: not in decoding, not in state, not in any field.
 
+use std::path::Path;
+
 use gyrfalcon_event::{
     decode::Record,
-    event::Event,
-    fields::{self, Arg, ArgRule, Subject},
-    state::{Host, Limits, State},
-    testing::Encoder,
-    value::Arena,
+    testing::{Encoder, exercise},
 };
 use proptest::prelude::*;
-
-/// Everything the sensor does with one record.
-fn use_record(bytes: &[u8]) {
-    let Ok(record) = Record::decode(bytes) else { return };
-    let mut state = State::new(Limits::default(), Host::default());
-    state.apply(&record);
-    let arena = Arena::new();
-    let Some(event) = Event::new(&record, &state, &arena, 1) else { return };
-    for field in fields::all() {
-        let args: &[Arg] = match field.arg {
-            ArgRule::None => &[Arg::None],
-            _ => &[Arg::None, Arg::Index(0), Arg::Index(3), Arg::Index(u32::MAX), Arg::Key("name".into())],
-        };
-        for arg in args {
-            let _ = event.field(field, arg);
-        }
-    }
-}
 
 fn valid() -> impl Strategy<Value = Vec<u8>> {
     let name = "[a-z./]{0,40}";
@@ -51,7 +31,7 @@ fn valid() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        use_record(&bytes);
+        exercise(&bytes);
     }
 
     #[test]
@@ -60,13 +40,22 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        use_record(&bytes);
+        exercise(&bytes);
         bytes.truncate(cut.index(bytes.len()));
-        use_record(&bytes);
+        exercise(&bytes);
     }
 
     #[test]
     fn valid_records_decode(bytes in valid()) {
         prop_assert!(Record::decode(&bytes).is_ok());
+    }
+}
+
+/// What `cargo fuzz run record_decode` once found is kept, and tried here.
+#[test]
+fn inputs_that_once_crashed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions/record_decode");
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        exercise(&std::fs::read(file.path()).expect("a readable file"));
     }
 }

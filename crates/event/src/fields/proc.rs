@@ -119,16 +119,23 @@ struct Someone<'a> {
     pid: u32,
     /// Name of the main thread, or of the event's thread where Falco uses that.
     comm: &'a [u8],
-    image: Option<&'a Image>,
+    known: Known<'a>,
+}
+
+/// What it runs, or who knows.
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    Image(Option<&'a Image>),
+    Ancestor(AncestorView<'a>),
 }
 
 impl<'a> Someone<'a> {
     fn this(e: &Event<'a>) -> Self {
-        Self { pid: e.record.header.tgid, comm: e.comm(), image: e.image() }
+        Self { pid: e.record.header.tgid, comm: e.comm(), known: Known::Image(e.image()) }
     }
 
     fn of_process(process: &'a Process) -> Self {
-        Self { pid: process.key.tgid, comm: process.name(), image: process.image.as_deref() }
+        Self { pid: process.key.tgid, comm: process.name(), known: Known::Image(process.image.as_deref()) }
     }
 
     /// `proc.aX[n]`: 0 is the process itself, by the name of its main thread.
@@ -139,14 +146,21 @@ impl<'a> Someone<'a> {
         }
     }
 
+    fn image(&self) -> Option<&'a Image> {
+        match self.known {
+            Known::Image(image) => image,
+            Known::Ancestor(ancestor) => ancestor.image(),
+        }
+    }
+
     fn args(&self) -> Strings<'a> {
-        self.image.map_or(Strings(b""), Image::args)
+        self.image().map_or(Strings(b""), Image::args)
     }
 }
 
 impl<'a> From<AncestorView<'a>> for Someone<'a> {
     fn from(ancestor: AncestorView<'a>) -> Self {
-        Self { pid: ancestor.tgid, comm: ancestor.comm, image: ancestor.image() }
+        Self { pid: ancestor.tgid, comm: ancestor.comm, known: Known::Ancestor(ancestor) }
     }
 }
 
@@ -171,11 +185,11 @@ fn parent<'a>(e: &Event<'a>) -> Option<Someone<'a>> {
 
 /// Text of an image; null when nobody knows the image, or it lacks the part.
 fn exe_of<'a>(who: Someone<'a>) -> Found<'a> {
-    Some(Value::Text(who.image?.exe()))
+    Some(Value::Text(who.image()?.exe()))
 }
 
 fn exepath_of<'a>(who: Someone<'a>) -> Found<'a> {
-    Some(Value::Text(who.image?.exepath()))
+    Some(Value::Text(who.image()?.exepath()))
 }
 
 fn joined<'a>(e: &Event<'a>, strings: Strings<'a>) -> &'a [u8] {
@@ -272,7 +286,7 @@ fn args<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
 /// Arguments of one ancestor; without an index those of all in one text.
 fn aargs<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
     if let Arg::Index(n) = arg {
-        return Some(Value::Text(joined(e, Someone::at(e, *n)?.image?.args())));
+        return Some(Value::Text(joined(e, Someone::at(e, *n)?.image()?.args())));
     }
     let mut out = Writer::new(e.arena());
     for ancestor in e.ancestors() {
@@ -329,7 +343,7 @@ fn aenv<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
             ));
         }
     };
-    Some(Value::Text(joined(e, Someone::at(e, n)?.image?.env()?)))
+    Some(Value::Text(joined(e, Someone::at(e, n)?.image()?.env()?)))
 }
 
 fn cwd<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
@@ -371,7 +385,7 @@ fn vpid<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn pvpid<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    id(e.ancestor(1)?.process?.vpid)
+    id(e.ancestor(1)?.process()?.vpid)
 }
 
 /// The session as the process itself sees it, as Falco's.
@@ -429,7 +443,7 @@ fn leader<'a>(e: &Event<'a>, id: u32, id_of: fn(&Process) -> u32) -> Someone<'a>
     if let Some(ancestor) = e.ancestors().find(|ancestor| ancestor.tgid == id) {
         return Someone::from(ancestor);
     }
-    let same = e.ancestors().take_while(|who| who.process.is_some_and(|process| id_of(process) == id));
+    let same = e.ancestors().take_while(|who| who.process().is_some_and(|process| id_of(process) == id));
     same.last().map_or_else(|| Someone::this(e), Someone::from)
 }
 
