@@ -3,10 +3,17 @@
 //! Falco keeps a table of descriptors; we ask the kernel at the event instead ([`FdFacts`]), and for opens and `socket`
 //! read the call itself. Where Falco has no entry (a failed open), it makes up what it can from the arguments; so do we.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod address;
+mod kind;
 
 use abi::record::{FdFacts, fd_flag, tag};
 
+pub(crate) use self::address::SocketAddress;
+use self::address::{AF_INET, AF_INET6};
+pub use self::{
+    address::{Connection, Endpoint},
+    kind::{FdKind, Transport},
+};
 use crate::{
     catalogue::FdUse,
     decode::{Kind, Status},
@@ -19,239 +26,8 @@ use crate::{
     value::Arena,
 };
 
-/// What a descriptor is. Falco: `scap_fd_type` with its letter and word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FdKind {
-    /// Anything opened by a path that is no directory.
-    File,
-    /// A directory.
-    Directory,
-    /// An IPv4 socket.
-    Ipv4,
-    /// An IPv6 socket.
-    Ipv6,
-    /// A Unix socket.
-    Unix,
-    /// A netlink socket.
-    Netlink,
-    /// A pipe or FIFO.
-    Pipe,
-    /// An eventfd.
-    Event,
-    /// A signalfd.
-    Signal,
-    /// An epoll instance.
-    Epoll,
-    /// An inotify instance.
-    Inotify,
-    /// A timerfd.
-    Timer,
-    /// A BPF object.
-    Bpf,
-    /// A userfaultfd.
-    Userfault,
-    /// An io_uring instance.
-    IoUring,
-    /// An anonymous file in memory.
-    Memfd,
-    /// A pidfd.
-    Pid,
-    /// Something else, or not known.
-    Unknown,
-}
-
-impl FdKind {
-    /// Falco's letter: `fd.typechar`.
-    pub const fn letter(self) -> &'static str {
-        match self {
-            Self::File => "f",
-            Self::Directory => "d",
-            Self::Ipv4 => "4",
-            Self::Ipv6 => "6",
-            Self::Unix => "u",
-            Self::Netlink => "n",
-            Self::Pipe => "p",
-            Self::Event => "e",
-            Self::Signal => "s",
-            Self::Epoll => "l",
-            Self::Inotify => "i",
-            Self::Timer => "t",
-            Self::Bpf => "b",
-            Self::Userfault => "u",
-            Self::IoUring => "r",
-            Self::Memfd => "m",
-            Self::Pid => "P",
-            Self::Unknown => "o",
-        }
-    }
-
-    /// Falco's word: `fd.type`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Directory => "directory",
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-            Self::Unix => "unix",
-            Self::Netlink => "netlink",
-            Self::Pipe => "pipe",
-            Self::Event => "event",
-            Self::Signal => "signalfd",
-            Self::Epoll => "eventpoll",
-            Self::Inotify => "inotify",
-            Self::Timer => "timerfd",
-            Self::Bpf => "bpf",
-            Self::Userfault => "userfaultfd",
-            Self::IoUring => "io_uring",
-            Self::Memfd => "memfd",
-            Self::Pid => "pidfd",
-            Self::Unknown => "<NA>",
-        }
-    }
-
-    /// What a name such as `[eventpoll]` says.
-    fn of_pseudo(name: &[u8]) -> Self {
-        match name {
-            b"[eventfd]" => Self::Event,
-            b"[signalfd]" => Self::Signal,
-            b"[eventpoll]" => Self::Epoll,
-            b"inotify" | b"[inotify]" => Self::Inotify,
-            b"[timerfd]" => Self::Timer,
-            b"[userfaultfd]" => Self::Userfault,
-            b"[io_uring]" => Self::IoUring,
-            b"[pidfd]" => Self::Pid,
-            _ if name.starts_with(b"memfd:") => Self::Memfd,
-            _ if name.starts_with(b"bpf") => Self::Bpf,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// What the inode's mode says, of what is no socket.
-    fn of_mode(mode: u32) -> Self {
-        match mode & 0o170_000 {
-            0o040_000 => Self::Directory,
-            0o010_000 => Self::Pipe,
-            0 => Self::Unknown,
-            _ => Self::File,
-        }
-    }
-}
-
-/// Transport protocol of a socket, as Falco tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP.
-    Icmp,
-    /// Raw IP.
-    Raw,
-    /// No internet socket, or another protocol.
-    None,
-}
-
-impl Transport {
-    fn of(sock_type: u16, protocol: u16) -> Self {
-        const ICMP: u16 = 1;
-        const ICMP6: u16 = 58;
-        match (sock_type & 0xf, protocol) {
-            (_, ICMP | ICMP6) => Self::Icmp,
-            (1, _) => Self::Tcp,
-            (2, _) => Self::Udp,
-            (3, _) => Self::Raw,
-            _ => Self::None,
-        }
-    }
-
-    /// Falco's word: `fd.l4proto`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-            Self::Raw => "raw",
-            Self::None => "<NA>",
-        }
-    }
-
-    /// The letter that follows that of the kind where a descriptor is shown as `<4t>…`.
-    const fn letter(self) -> &'static str {
-        match self {
-            Self::Tcp => "t",
-            Self::Udp => "u",
-            Self::Icmp => "i",
-            Self::Raw => "r",
-            Self::None => "",
-        }
-    }
-}
-
-/// One end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Address; IPv4 addresses mapped into IPv6 are folded to IPv4, as Falco does.
-    pub ip: IpAddr,
-    /// Port.
-    pub port: u16,
-}
-
-impl Endpoint {
-    fn new(family: u16, address: [u8; 16], port: u16) -> Option<Self> {
-        let [a, b, c, d, ..] = address;
-        let ip = match family {
-            AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-            AF_INET6 => IpAddr::V6(Ipv6Addr::from(address)).to_canonical(),
-            _ => return None,
-        };
-        Some(Self { ip, port })
-    }
-
-    fn is_set(&self) -> bool {
-        self.port != 0 || !self.ip.is_unspecified()
-    }
-}
-
-/// Both ends of an internet socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connection {
-    /// Our end.
-    pub local: Endpoint,
-    /// The other end; `None` for a socket that only listens or is bound.
-    pub remote: Option<Endpoint>,
-    /// Whether ours is the end that was connected to.
-    pub is_server: bool,
-}
-
-impl Connection {
-    /// The end that began the connection; `None` while there is only one.
-    pub fn client(&self) -> Option<Endpoint> {
-        let remote = self.remote?;
-        Some(if self.is_server { remote } else { self.local })
-    }
-
-    /// The end that was connected to.
-    pub fn server(&self) -> Endpoint {
-        match self.remote {
-            Some(remote) if !self.is_server => remote,
-            _ => self.local,
-        }
-    }
-
-    fn name<'a>(&self, arena: &'a Arena) -> &'a [u8] {
-        let server = self.server();
-        match self.client() {
-            Some(client) => text!(arena, "{}:{}->{}:{}", client.ip, client.port, server.ip, server.port),
-            None => text!(arena, "{}:{}", server.ip, server.port),
-        }
-    }
-}
-
-pub(crate) const AF_UNIX: u16 = 1;
-pub(crate) const AF_INET: u16 = 2;
-pub(crate) const AF_INET6: u16 = 10;
-const AF_NETLINK: u16 = 16;
+/// "The working directory" in place of a directory's descriptor.
+pub(crate) const AT_FDCWD: i32 = -100;
 
 /// The descriptor of an event.
 #[derive(Debug, Clone, Copy)]
@@ -446,7 +222,7 @@ impl<'a> Event<'a> {
     fn created_socket(&self) -> OpenFile<'a> {
         let int = |index| self.record.param(index).and_then(|block| block.int()).unwrap_or_default();
         let (family, sock_type, protocol) = (int(1) as u16, int(2) as u16, int(3) as u16);
-        let kind = socket_kind(family);
+        let kind = FdKind::of_family(family);
         let transport = if matches!(kind, FdKind::Ipv4 | FdKind::Ipv6) {
             Transport::of(sock_type, protocol)
         } else {
@@ -484,7 +260,7 @@ impl<'a> Event<'a> {
         let connection = if connects && !self.connects() { None } else { self.connection(facts) };
         let kind = match connection {
             Some(connection) if connection.local.ip.is_ipv4() => FdKind::Ipv4,
-            _ => socket_kind(facts.family),
+            _ => FdKind::of_family(facts.family),
         };
         let name = match connection {
             Some(connection) => connection.name(self.arena()),
@@ -552,56 +328,5 @@ impl<'a> Event<'a> {
     /// Whether only the kernel's record of a process exists: a record of kind exec or a system call.
     pub(crate) fn is_syscall(&self) -> bool {
         matches!(self.record.kind, Kind::Exec | Kind::Syscall(_))
-    }
-}
-
-fn socket_kind(family: u16) -> FdKind {
-    match family {
-        AF_INET => FdKind::Ipv4,
-        AF_INET6 => FdKind::Ipv6,
-        AF_UNIX => FdKind::Unix,
-        AF_NETLINK => FdKind::Netlink,
-        _ => FdKind::Unknown,
-    }
-}
-
-/// "The working directory" in place of a directory's descriptor.
-pub(crate) const AT_FDCWD: i32 = -100;
-
-/// A `struct sockaddr` as a program passed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SocketAddress<'a> {
-    Internet(Endpoint),
-    /// A path, or an abstract name behind `@`-less NUL, which is dropped as C strings end there.
-    Unix(&'a [u8]),
-    Other(u16),
-}
-
-impl<'a> SocketAddress<'a> {
-    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (family, rest) = bytes.split_first_chunk::<2>()?;
-        let family = u16::from_le_bytes(*family);
-        Some(match family {
-            AF_INET => {
-                let (port, rest) = rest.split_first_chunk::<2>()?;
-                let address = rest.first_chunk::<4>()?;
-                Self::Internet(Endpoint { ip: IpAddr::V4(Ipv4Addr::from(*address)), port: u16::from_be_bytes(*port) })
-            }
-            AF_INET6 => {
-                let (port, rest) = rest.split_first_chunk::<2>()?;
-                let address = rest.get(4..)?.first_chunk::<16>()?;
-                let ip = IpAddr::V6(Ipv6Addr::from(*address)).to_canonical();
-                Self::Internet(Endpoint { ip, port: u16::from_be_bytes(*port) })
-            }
-            AF_UNIX => Self::Unix(crate::decode::until_nul(rest)),
-            _ => Self::Other(family),
-        })
-    }
-
-    fn endpoint(self) -> Option<Endpoint> {
-        match self {
-            Self::Internet(endpoint) => Some(endpoint),
-            Self::Unix(_) | Self::Other(_) => None,
-        }
     }
 }
