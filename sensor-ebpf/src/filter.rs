@@ -80,6 +80,9 @@ pub fn admits(filter: *const Filter, record: &mut Record, text: u64, len: u64, p
         return true;
     }
     let end = record.word_before(text + len);
+    if end >> 56 == u64::from(b'/') {
+        return true;
+    }
     for i in 0..SUFFIXES {
         // SAFETY: as in `early`.
         let (count, suffix) = unsafe {

@@ -1,2 +1,54 @@
-//! placeholder
-fn main() {}
+//! The gyrfalcon binary: a sensor on its own, and the tools of rule authors.
+#![deny(unsafe_code)]
+
+mod chain;
+mod cli;
+#[expect(unsafe_code, reason = "asks libc for the time zone")]
+mod clock;
+mod commands;
+#[expect(unsafe_code, reason = "maps the memory shared with the kernel")]
+mod driver;
+mod exit;
+mod input;
+mod log;
+mod lookup;
+mod pipeline;
+mod procfs;
+mod pushdown;
+mod report;
+mod rules;
+mod users;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::{
+    cli::{Cli, Command},
+    exit::Exit,
+};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Input } else { Exit::Fine }.into();
+        }
+    };
+    log::start();
+    let exit = match &cli.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Check(args) => commands::check::check(args),
+        Command::Fields(args) => commands::list::fields(args),
+        Command::Events(args) => commands::list::events(args),
+        Command::Sinks => commands::list::sinks(),
+        Command::Doctor => commands::doctor::doctor(),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "gyrfalcon", &mut std::io::stdout());
+            Exit::Fine
+        }
+    };
+    exit.into()
+}

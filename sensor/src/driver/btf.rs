@@ -15,7 +15,9 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The file can't be read.
-    #[error("cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y (Linux 5.4 or later; all large distributions are)")]
+    #[error(
+        "cannot read {VMLINUX}: the kernel must be built with CONFIG_DEBUG_INFO_BTF=y (Linux 5.4 or later; all large distributions are)"
+    )]
     Read(#[source] std::io::Error),
     /// The bytes are not BTF.
     #[error("{VMLINUX} is not BTF that we understand")]

@@ -49,8 +49,7 @@ impl ControlPage {
         let fd = map.fd().as_fd().as_raw_fd();
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice; the map was made to be mapped.
-        let page =
-            unsafe { libc::mmap(std::ptr::null_mut(), page_size(), protection, libc::MAP_SHARED, fd, 0) };
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), page_size(), protection, libc::MAP_SHARED, fd, 0) };
         match NonNull::new(page.cast::<u8>()) {
             Some(page) if page.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { page, _map: map }),
             _ => Err(DriverError::Memory { what: "the control page", source: io::Error::last_os_error() }),

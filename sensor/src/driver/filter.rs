@@ -7,7 +7,10 @@ use abi::{
     record::kind,
     syscalls::SYSCALLS,
 };
-use aya::maps::{Array, MapData, MapError, lpm_trie::{Key, LpmTrie}};
+use aya::maps::{
+    Array, MapData, MapError,
+    lpm_trie::{Key, LpmTrie},
+};
 
 /// The filters of all rows, and the path sets that they share.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -86,7 +86,8 @@ impl Host {
             Feature {
                 name: "BPF JIT",
                 present: fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").is_ok_and(|s| s.trim() != "0"),
-                note: "sysctl net.core.bpf_jit_enable=1; without it programs are interpreted and much slower".to_owned(),
+                note: "sysctl net.core.bpf_jit_enable=1; without it programs are interpreted and much slower"
+                    .to_owned(),
             },
             Feature {
                 name: "kernel lockdown off",
@@ -116,12 +117,8 @@ fn confidential() -> bool {
 /// Chooses the hierarchy from `/proc/cgroups`: a controller with a hierarchy number is mounted as v1, and container
 /// runtimes on such hosts make their groups there.
 fn cgroup_source(table: &str, offsets: &Resolved) -> CgroupSource {
-    const CONTROLLERS: [(&str, &str); 4] = [
-        ("memory", "subsys_memory"),
-        ("pids", "subsys_pids"),
-        ("cpu", "subsys_cpu"),
-        ("devices", "subsys_devices"),
-    ];
+    const CONTROLLERS: [(&str, &str); 4] =
+        [("memory", "subsys_memory"), ("pids", "subsys_pids"), ("cpu", "subsys_cpu"), ("devices", "subsys_devices")];
     let hierarchy = |name: &str| {
         let row = table.lines().find(|line| line.split_whitespace().next() == Some(name))?;
         row.split_whitespace().nth(1)?.parse::<u32>().ok()

@@ -29,7 +29,9 @@ pub enum DriverError {
     #[error("this gyrfalcon was built without its kernel programs; build it with `cargo xtask build`")]
     NoObject,
     /// Not enough rights.
-    #[error("loading BPF programs needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE; run with sudo")]
+    #[error(
+        "loading BPF programs needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE; run with sudo"
+    )]
     NotPermitted(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The object was not accepted as a whole.
     #[error("cannot load the kernel programs; `gyrfalcon doctor` shows what this kernel permits")]
@@ -190,7 +192,8 @@ impl Driver {
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .load(object)
             .map_err(object_error)?;
-        let btf = Btf::from_sys_fs().map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?;
+        let btf =
+            Btf::from_sys_fs().map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?;
 
         let (rings, consumer_rings) = rings(&mut ebpf, options)?;
         let control = match ebpf.take_map("CONTROL") {

@@ -10,11 +10,11 @@ mod host;
 mod load;
 mod ring;
 
+pub use abi::loss::KernelCounter;
 pub use consumer::{Consumer, RIPE_NS, Waker, boot_time_ns};
 pub use filter::Filters;
-pub use host::{CgroupSource, Feature, Host};
-pub use abi::loss::KernelCounter;
-pub use load::{Driver, DriverError, KernelCounts, Options, Rows};
+pub use host::{CgroupSource, Host};
+pub use load::{Driver, DriverError, Options, Rows};
 
 /// The kernel programs, when this binary was built with them (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {

@@ -1,0 +1,39 @@
+//! The commands, one module each.
+
+pub mod check;
+pub mod doctor;
+pub mod list;
+pub mod run;
+
+use std::io::Write;
+
+use rules::load::{AppendOutput, Options, RuleMatching, Selection, Selector};
+
+use crate::{cli, rules::Message};
+
+/// The loader's options from the command line.
+fn compile_options(args: &cli::Compile, hostname: String) -> Options {
+    let select = |enable: bool| move |name: &String| Selection { enable, selector: Selector::Rule(name.clone()) };
+    let append = |output: &String| AppendOutput { extra_output: Some(output.clone()), ..AppendOutput::default() };
+    let append_output = args.append_output.iter().map(append).collect();
+    Options {
+        rule_matching: match args.rule_matching {
+            cli::Matching::First => RuleMatching::First,
+            cli::Matching::All => RuleMatching::All,
+        },
+        minimum_priority: args.minimum_priority,
+        hostname: hostname.into(),
+        append_output,
+        selection: args.disable.iter().map(select(false)).chain(args.enable.iter().map(select(true))).collect(),
+        ..Options::default()
+    }
+}
+
+/// Prints what the user must know about the files.
+fn print_messages(messages: &[Message]) {
+    let mut out = std::io::stderr().lock();
+    for message in messages {
+        // Nobody reads standard error any more: there is nobody to tell.
+        let _ = out.write_all(message.text.as_bytes());
+    }
+}

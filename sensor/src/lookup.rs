@@ -1,0 +1,38 @@
+//! Answers the event loop's questions from /proc, on a thread that may wait.
+
+use std::{
+    sync::mpsc::{Receiver, Sender, SyncSender, sync_channel},
+    thread,
+};
+
+use crate::{driver::Waker, pipeline::Input, procfs::Reader};
+
+/// What is known about this process?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// Its id in the initial pid namespace.
+    pub pid: u32,
+}
+
+/// Most questions under way.
+const QUEUE: usize = 1024;
+
+/// Starts the thread; it ends when the questions do.
+pub fn start(reader: Reader, inputs: Sender<Input>, waker: Waker) -> std::io::Result<SyncSender<Question>> {
+    let (questions, asked) = sync_channel(QUEUE);
+    thread::Builder::new().name("lookup".to_owned()).spawn(move || answer(&reader, &asked, &inputs, &waker))?;
+    Ok(questions)
+}
+
+fn answer(reader: &Reader, asked: &Receiver<Question>, inputs: &Sender<Input>, waker: &Waker) {
+    for question in asked {
+        let seed = i32::try_from(question.pid).ok().and_then(|pid| reader.one(pid, true));
+        // A process that is gone stays unknown; the record that asked has been judged with what it said itself.
+        if let Some(seed) = seed {
+            if inputs.send(Input::Process(Box::new(seed))).is_err() {
+                return;
+            }
+            waker.wake();
+        }
+    }
+}

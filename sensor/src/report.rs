@@ -1,0 +1,63 @@
+//! What the sensor says about itself on standard error.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use tracing::{info, warn};
+
+use crate::{
+    driver::{Driver, KernelCounter},
+    pipeline::Counters,
+    rules::Active,
+};
+
+/// Says which rules run, and which wait for events that are not collected yet.
+pub fn rules(active: &Active) {
+    let waiting = active.waiting();
+    for (rule, types) in &waiting {
+        warn!(rule, events = types.join(" "), "rule waits for events that are not collected yet");
+    }
+    for (rule, types) in active.partial() {
+        warn!(rule, missing = types.join(" "), "rule sees only some of its events");
+    }
+    let loaded = active.ruleset.rules().len();
+    info!(rules = loaded, active = loaded - waiting.len(), waiting = waiting.len(), "rules loaded");
+}
+
+/// Events that rules did not see, whoever lost them.
+pub fn lost(driver: Option<&Driver>, counters: &Counters) -> u64 {
+    let mut lost: u64 = counters.losses().filter(|(loss, _)| loss.is_event()).map(|(_, count)| count).sum();
+    if let Some(Ok((counts, missed))) = driver.map(Driver::counts) {
+        lost += counts.iter().map(|(_, count)| count.lost()).sum::<u64>() + missed;
+    }
+    lost
+}
+
+/// Every loss by name; nothing when there is none.
+pub fn losses(driver: &Driver, counters: &Counters) {
+    for (loss, count) in counters.losses().filter(|(_, count)| *count > 0) {
+        warn!(cause = loss.label(), count, "lost in the sensor: {}", loss.log());
+    }
+    let (counts, missed) = match driver.counts() {
+        Ok(counts) => counts,
+        Err(error) => return warn!(error = %crate::chain::chain(&error), "cannot read the kernel's counters"),
+    };
+    for (event, count) in counts {
+        for counter in KernelCounter::ALL.iter().filter(|counter| counter.is_loss() && count.get(**counter) > 0) {
+            warn!(event, cause = counter.label(), count = count.get(*counter), "lost in the kernel");
+        }
+    }
+    if missed > 0 {
+        warn!(cause = "recursion", count = missed, "lost in the kernel: a program was interrupted by itself");
+    }
+}
+
+/// The last words.
+pub fn stopped(counters: &Counters, lost: u64) {
+    info!(
+        events = counters.events.load(Relaxed),
+        alerts = counters.alerts.load(Relaxed),
+        lost,
+        processes = counters.processes.load(Relaxed),
+        "stopped"
+    );
+}

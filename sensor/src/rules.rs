@@ -1,0 +1,276 @@
+//! From files to rules that can run: which resources are loaded in which order, and what the kernel must deliver.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use abi::{control::want, syscalls::SYSCALLS};
+use api::{
+    Spec,
+    falco::{RulesText, rules_texts},
+    manifest::{self, Manifest},
+    resource::load_key,
+    rule::Mode,
+};
+use event::catalogue::{EventSet, EventType};
+use rules::{
+    diagnostic::{Colour, Diagnostic},
+    load::{FileOptions, Loaded, Loader, Options},
+    ruleset::Ruleset,
+};
+use sinks::SinkConfig;
+
+use crate::{
+    chain::chain,
+    driver::{Filters, Rows},
+    input::{Content, File, InputError},
+    pushdown,
+};
+
+/// Compiled rules with what the sensor keeps about each.
+pub struct Active {
+    /// The rules.
+    pub ruleset: Ruleset,
+    /// By [`rules::ruleset::RuleRef::index`].
+    rules: Vec<RuleState>,
+}
+
+struct RuleState {
+    shadow: bool,
+    hits: AtomicU64,
+}
+
+impl Active {
+    /// Counts a match; whether it is to be an alert.
+    pub fn count(&self, index: usize) -> bool {
+        let Some(rule) = self.rules.get(index) else { return false };
+        rule.hits.fetch_add(1, Relaxed);
+        !rule.shadow
+    }
+
+    /// Matches so far, by rule.
+    pub fn hits(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.ruleset.rules().zip(&self.rules).map(|(rule, state)| (rule.name(), state.hits.load(Relaxed)))
+    }
+
+    /// The system calls that must be traced.
+    pub fn rows(&self) -> Rows {
+        let types = self.ruleset.event_types();
+        let mut rows = Rows::NONE;
+        for (index, row) in SYSCALLS.iter().enumerate() {
+            if EventType::by_name(row.name).is_some_and(|ty| types.contains(ty)) {
+                rows.insert(index);
+            }
+        }
+        rows
+    }
+
+    /// What the kernel can drop before it is collected.
+    pub fn filters(&self) -> Filters {
+        pushdown::filters(&self.ruleset)
+    }
+
+    /// What records must carry beyond their parameters: bits of [`want`].
+    pub fn wants(&self) -> u32 {
+        self.ruleset.fields().fold(0, |wants, (field, _)| {
+            wants
+                | match field.name {
+                    "proc.cwd" => want::CWD,
+                    "proc.env" | "proc.aenv" => want::ENV,
+                    _ => 0,
+                }
+        })
+    }
+
+    /// Rules that no event of this sensor can match, and the event types that they wait for.
+    pub fn waiting(&self) -> Vec<(&str, Vec<&'static str>)> {
+        let collected = collected();
+        self.ruleset
+            .rules()
+            .filter(|rule| rule.event_types().intersection(collected).is_empty())
+            .map(|rule| (rule.name(), rule.event_types().iter().map(EventType::name).collect()))
+            .collect()
+    }
+
+    /// Rules that see only some of the event types that they name, and those that they miss.
+    pub fn partial(&self) -> Vec<(&str, Vec<&'static str>)> {
+        let collected = collected();
+        self.ruleset
+            .rules()
+            .filter_map(|rule| {
+                let missing = rule.event_types().intersection(collected.complement());
+                let some = !rule.event_types().intersection(collected).is_empty();
+                // A rule for every event type asks for whatever there is.
+                let every = rule.event_types().len() > EventType::COUNT / 2;
+                (some && !every && !missing.is_empty())
+                    .then(|| (rule.name(), missing.iter().map(EventType::name).collect()))
+            })
+            .collect()
+    }
+}
+
+/// The event types that this sensor delivers.
+pub fn collected() -> EventSet {
+    let fixed = ["execve", "procexit"].into_iter();
+    fixed.chain(SYSCALLS.iter().map(|row| row.name)).filter_map(EventType::by_name).collect()
+}
+
+/// What compiling gave.
+pub struct Compiled {
+    /// The rules; none when there is an error.
+    pub active: Option<Active>,
+    /// The sinks; what is wrong with one is among the messages.
+    pub sinks: Vec<SinkConfig>,
+    /// Everything there is to say, errors first.
+    pub messages: Vec<Message>,
+    /// The loader's own results, for `check --json`; without the rules.
+    pub loaded: Loaded,
+    /// Namespaced rule resources: on a host they see all of it.
+    pub namespaced: usize,
+    /// Objects that are not ours.
+    pub foreign: usize,
+}
+
+/// Something to tell the user about the files.
+pub struct Message {
+    /// Nothing was loaded because of it.
+    pub error: bool,
+    /// The text, with place and remedy.
+    pub text: String,
+}
+
+/// One resource with rules.
+struct RuleResource<'a> {
+    path: &'a Path,
+    text: &'a str,
+    manifest: &'a Manifest,
+}
+
+/// Compiles everything that was read.
+///
+/// Plain rules files come first, in the order of the command line; then the resources, by their order and name.
+pub fn compile(files: &[File], errors: &[InputError], options: Options, colour: bool) -> Compiled {
+    let colour = if colour { Colour::Always } else { Colour::Never };
+    let mut messages: Vec<Message> =
+        errors.iter().map(|error| Message { error: true, text: format!("error: {}\n", chain(error)) }).collect();
+    let mut loader = Loader::new(options);
+    let mut foreign = 0;
+    let mut resources = Vec::new();
+    let mut sinks = Vec::new();
+    for file in files {
+        match &file.content {
+            Content::Rules(bytes) => {
+                loader.add(&file.path.display().to_string(), bytes);
+            }
+            Content::Manifests { file: content, text } => {
+                let name = file.path.display().to_string();
+                messages.extend(content.problems.iter().map(|p| Message { error: true, text: p.render(&name, text) }));
+                foreign += content.foreign.len();
+                for manifest in &content.manifests {
+                    match manifest.resource.spec() {
+                        Spec::Rules(_) => resources.push(RuleResource { path: &file.path, text, manifest }),
+                        Spec::Sink(_) => sinks.extend(sink(&file.path, manifest, &mut messages)),
+                    }
+                }
+            }
+        }
+    }
+    messages.extend(duplicates(files));
+
+    resources.sort_by_cached_key(|resource| match resource.manifest.resource.spec() {
+        Spec::Rules(spec) => Some(load_key(&resource.manifest.id(), spec)),
+        Spec::Sink(_) => None,
+    });
+    let mut sources = HashMap::new();
+    for resource in &resources {
+        let Spec::Rules(spec) = resource.manifest.resource.spec() else { continue };
+        if spec.suspended() {
+            continue;
+        }
+        let id = resource.manifest.id();
+        for (part, text) in rules_texts(&id, spec).into_iter().enumerate() {
+            let source = format!("{}: {id} {part}", resource.path.display());
+            loader.add_with(
+                &source,
+                text.text.as_bytes(),
+                FileOptions { minimum_priority: priority(spec.minimum_priority()), rules: spec.mode() != Mode::Off },
+            );
+            sources.insert(source, (resource, text, spec.mode()));
+        }
+    }
+
+    let mut loaded = loader.finish();
+    let by_file = loaded.files.iter_mut().flat_map(|file| &mut file.diagnostics);
+    for diagnostic in loaded.diagnostics.iter_mut().chain(by_file) {
+        lead_back(diagnostic, &sources);
+    }
+    messages.extend(
+        loaded.diagnostics.iter().map(|d| Message { error: d.is_error(), text: format!("{}\n", d.render(colour)) }),
+    );
+    messages.sort_by_key(|message| !message.error);
+    let failed = messages.iter().any(|message| message.error);
+    let active = loaded.ruleset.take().filter(|_| !failed).map(|ruleset| {
+        let shadow = |origin: &str| sources.get(origin).is_some_and(|(.., mode)| *mode == Mode::Shadow);
+        let rules =
+            ruleset.rules().map(|rule| RuleState { shadow: shadow(rule.origin()), hits: AtomicU64::new(0) }).collect();
+        Active { ruleset, rules }
+    });
+    let namespaced = resources.iter().filter(|resource| resource.manifest.id().kind.namespaced()).count();
+    Compiled { active, sinks, messages, loaded, namespaced, foreign }
+}
+
+fn priority(priority: api::scalar::Priority) -> rules::alert::Priority {
+    rules::alert::Priority::parse(priority.name()).unwrap_or(rules::alert::Priority::Debug)
+}
+
+fn sink(path: &Path, manifest: &Manifest, messages: &mut Vec<Message>) -> Option<SinkConfig> {
+    match SinkConfig::from_resource(&manifest.resource)? {
+        Ok(config) => Some(config),
+        Err(error) => {
+            let place = manifest.place;
+            let text = format!("error: {}:{}:{}: {}\n", path.display(), place.line, place.column, chain(&error));
+            messages.push(Message { error: true, text });
+            None
+        }
+    }
+}
+
+/// Resources that are given twice.
+fn duplicates(files: &[File]) -> Vec<Message> {
+    let (paths, manifests): (Vec<&PathBuf>, Vec<_>) = files
+        .iter()
+        .filter_map(|file| match &file.content {
+            Content::Manifests { file: manifests, .. } => Some((&file.path, manifests)),
+            Content::Rules(_) => None,
+        })
+        .unzip();
+    let twice = manifest::duplicates(manifests);
+    twice
+        .into_iter()
+        .filter_map(|(id, at, place)| {
+            let text = format!(
+                "error: {}:{}:{}: {id} is given twice; remove one of them or rename it\n",
+                paths.get(at)?.display(),
+                place.line,
+                place.column
+            );
+            Some(Message { error: true, text })
+        })
+        .collect()
+}
+
+/// Moves a diagnostic from the text that was made of a resource to the file that the user wrote.
+fn lead_back(diagnostic: &mut Diagnostic, sources: &HashMap<String, (&RuleResource<'_>, RulesText<'_>, Mode)>) {
+    let Some(place) = &mut diagnostic.place else { return };
+    let Some((resource, text, _)) = sources.get(&*place.source) else { return };
+    let at = resource.manifest.place_of(&text.origin(place.line, place.column));
+    let end = resource.manifest.place_of(&text.origin(place.end_line, place.end_column));
+    let count = place.lines.len();
+    place.source = resource.path.display().to_string().into();
+    (place.line, place.column) = (at.line, at.column);
+    (place.end_line, place.end_column) = (end.line.max(at.line), end.column);
+    let first = at.line.saturating_sub(1) as usize;
+    place.lines = resource.text.lines().skip(first).take(count.max(1)).map(Into::into).collect();
+}
