@@ -84,10 +84,13 @@ pub fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
     Ok(command)
 }
 
-/// The command as a user would type it.
+/// The command as a user would type it: the cargo that runs us is just `cargo`.
 pub fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    let program = command.get_program();
+    let is_our_cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == program);
+    let program = if is_our_cargo { "cargo".into() } else { program.to_string_lossy() };
+    let words = std::iter::once(program).chain(command.get_args().map(|arg| arg.to_string_lossy()));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn cannot_start(command: &Command, step: &str, remedy: &str, error: std::io::Error) -> anyhow::Error {

@@ -137,6 +137,11 @@ mod tests {
 
     #[test]
     fn the_checkout_is_tidy() -> Result<()> {
-        run(&Checkout::find()?)
+        let checkout = Checkout::find()?;
+        let findings = check(&checkout, &tracked(&checkout)?)?;
+        let errors = findings.iter().filter(|finding| finding.weight == Weight::Error);
+        let errors: Vec<String> = errors.map(Finding::to_string).collect();
+        assert!(errors.is_empty(), "{}", errors.join("\n"));
+        Ok(())
     }
 }
