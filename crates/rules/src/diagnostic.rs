@@ -251,21 +251,29 @@ pub struct Place {
     pub end_column: u32,
     /// The lines from `line` to `end_line`, at most [`Place::LINES`] of them.
     pub lines: Box<[Box<str>]>,
+    /// How many characters were cut off at the left of the lines, as they are very long.
+    pub cut: u32,
 }
 
 impl Place {
     /// How many lines a place quotes at most.
     pub const LINES: u32 = 6;
     /// How many characters of a line it quotes at most.
-    const WIDTH: usize = 240;
+    const WIDTH: usize = 160;
+    /// How many of them stand before the column, when the beginning of the line is cut off.
+    const CONTEXT: u32 = 60;
 
     /// Resolves a span.
     pub fn new(map: &SourceMap, span: Span) -> Self {
         let source = map.source(span.source);
         let start = source.position(span.start);
-        let end = source.position(span.end.max(span.start));
+        let covered = source.text.get(span.start as usize..span.end as usize).unwrap_or_default();
+        let end = source.position(span.start + covered.trim_end().len().max(1).min(covered.len()) as u32);
         let last = end.line.min(start.line + Self::LINES - 1);
-        let lines = (start.line..=last).map(|line| source.line(line).chars().take(Self::WIDTH).collect());
+        let far = start.column as usize > Self::WIDTH - Self::CONTEXT as usize;
+        let cut = if far && start.line == last { start.column - Self::CONTEXT } else { 0 };
+        let part = |line| source.line(line).chars().skip(cut as usize).take(Self::WIDTH).collect();
+        let lines = (start.line..=last).map(part);
         Self {
             source: source.name.clone(),
             offset: span.start,
@@ -274,6 +282,7 @@ impl Place {
             end_line: end.line,
             end_column: end.column,
             lines: lines.collect::<Vec<String>>().into_iter().map(Into::into).collect(),
+            cut,
         }
     }
 }
@@ -417,8 +426,9 @@ impl fmt::Display for Rendered<'_> {
             let line_number = place.line + index as u32;
             let text = line.replace('\t', " ");
             let indent = text.chars().count() - text.trim_start().chars().count();
-            let first = if index == 0 { place.column as usize - 1 } else { indent };
-            let last = if line_number == place.end_line { place.end_column as usize - 1 } else { text.chars().count() };
+            let shown = |column: u32| ((column - 1).saturating_sub(place.cut) as usize).min(text.chars().count());
+            let first = if index == 0 { shown(place.column) } else { indent };
+            let last = if line_number == place.end_line { shown(place.end_column) } else { text.chars().count() };
             match index {
                 0 => write!(f, "  {head}")?,
                 _ => write!(f, "{:margin$}", "")?,
@@ -471,7 +481,7 @@ impl Serialize for Diagnostic {
 
 /// The name in `known` that is closest to `wanted`, when it is close enough to be a slip of the pen.
 pub fn closest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let budget = (wanted.chars().count() / 3).clamp(1, 3);
+    let budget = (wanted.chars().count() / 3).min(3);
     known
         .into_iter()
         .filter(|name| name.len().abs_diff(wanted.len()) <= budget)

@@ -261,7 +261,8 @@ fn write_escaped(out: &mut String, text: &[u8]) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            char if char.is_control() => out.extend(char.escape_unicode()),
+            char if char.is_ascii_control() => out.push_str(&format!("\\x{:02x}", char as u32)),
+            char if char.is_control() => out.push_str(&format!("\\u{:04x}", char as u32)),
             char => out.push(char),
         }
     }

@@ -134,9 +134,10 @@ impl Ruleset {
 
     /// The fields that conditions and outputs use, some more than once.
     pub fn fields(&self) -> impl Iterator<Item = (&'static Field, &Arg)> {
-        let templates = self.rules.iter().flat_map(|rule| {
-            std::iter::once(&rule.output).chain(rule.extra.iter().map(|(_, template)| template))
-        });
+        let templates = self
+            .rules
+            .iter()
+            .flat_map(|rule| std::iter::once(&rule.output).chain(rule.extra.iter().map(|(_, template)| template)));
         self.program.fields().chain(templates.flat_map(Template::fields))
     }
 

@@ -203,7 +203,8 @@ impl Text {
         match style {
             ScalarStyle::Plain => {}
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => walk.at += 1,
-            ScalarStyle::Block => walk.skip_line(),
+            // Whether the parser places a block at its header or at its text is not something to rely on.
+            ScalarStyle::Block => walk.skip_header(),
         }
         let mut runs: Vec<Run> = Vec::new();
         for (at, char) in value.char_indices() {
@@ -237,12 +238,16 @@ impl Walk<'_> {
         self.text[..self.end].get(self.at).copied()
     }
 
-    fn skip_line(&mut self) {
-        while let Some(byte) = self.peek() {
-            self.at += 1;
-            if byte == b'\n' {
-                return;
-            }
+    /// Skips `>` or `|` and the rest of its line, if the scalar begins with that.
+    fn skip_header(&mut self) {
+        let line = self.text[self.at.min(self.end)..self.end].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let is_header = matches!(line.first(), Some(b'>' | b'|'))
+            && line[1..]
+                .iter()
+                .take_while(|byte| !byte.is_ascii_whitespace())
+                .all(|byte| b"+-123456789".contains(byte));
+        if is_header {
+            self.at += line.len();
         }
     }
 

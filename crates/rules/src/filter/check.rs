@@ -115,9 +115,7 @@ impl Checker {
                 }
             },
             Operand::Call(call) => self.call(call),
-            Operand::Literal(literal) => {
-                Some((ValueExpr::Literal(literal.bytes.clone()), Shape::one(ValueType::Text)))
-            }
+            Operand::Literal(literal) => Some((ValueExpr::Literal(literal.bytes.clone()), Shape::one(ValueType::Text))),
             Operand::List(items, at) => {
                 let items: Vec<_> = items.iter().map(|item| self.operand(item)).collect();
                 let items = items.into_iter().collect::<Option<Vec<_>>>()?;
@@ -167,9 +165,7 @@ impl Checker {
     fn right(&mut self, check: &Check, left: &ValueExpr, shape: Shape, op: Op, right: &Right) -> Option<Rhs> {
         match right {
             Right::Value(literal) => match op {
-                Op::In | Op::Intersects | Op::PMatch => {
-                    Some(Rhs::Many(vec![self.constant(literal, shape, op)?]))
-                }
+                Op::In | Op::Intersects | Op::PMatch => Some(Rhs::Many(vec![self.constant(literal, shape, op)?])),
                 _ => self.constant(literal, shape, op).map(Rhs::One),
             },
             Right::List(items, _) => {
@@ -358,10 +354,7 @@ fn allowed(shape: Shape, op: Op, modifier: Option<Modifier>) -> bool {
     match shape.ty {
         ValueType::Text => !matches!(op, Op::BContains | Op::BStartsWith),
         ValueType::Bytes => {
-            let parts = matches!(
-                op,
-                Op::Contains | Op::StartsWith | Op::EndsWith | Op::BContains | Op::BStartsWith
-            );
+            let parts = matches!(op, Op::Contains | Op::StartsWith | Op::EndsWith | Op::BContains | Op::BStartsWith);
             equality || set || parts
         }
         ValueType::Bool | ValueType::Ip | ValueType::Net => equality || (set && modifier.is_none()),

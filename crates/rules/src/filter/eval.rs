@@ -143,7 +143,8 @@ pub(crate) fn value<'a>(expr: &ValueExpr, subject: &impl Subject<'a>) -> Option<
         for expr in exprs {
             values.push(value(expr, subject)?);
         }
-        Some(&*values.into_bump_slice())
+        let values: &'a [Value<'a>] = values.into_bump_slice();
+        Some(values)
     };
     match expr {
         ValueExpr::Field(field, arg) => subject.field(field, arg),

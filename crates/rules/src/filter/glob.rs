@@ -13,7 +13,10 @@ enum Part {
     Byte(u8),
     Any,
     Star,
-    Class { negated: bool, members: Vec<Member> },
+    Class {
+        negated: bool,
+        members: Vec<Member>,
+    },
     /// Never matches: a pattern that ends in a lone backslash.
     Nothing,
 }

@@ -8,13 +8,7 @@ use ipnet::IpNet;
 use memchr::memmem::Finder;
 use regex::Regex;
 
-use super::{
-    ast::Op,
-    glob::Glob,
-    path_set::PathSet,
-    pattern,
-    typed::{Const, Shape},
-};
+use super::{ast::Op, glob::Glob, path_set::PathSet, pattern, typed::Const};
 
 /// Knows which addresses a host name stands for. Names are resolved outside, long before an event asks.
 pub trait Resolver: Send + Sync {
@@ -32,7 +26,7 @@ pub(super) enum Matcher {
     BytesIn(HashSet<Box<[u8]>, ahash::RandomState>),
     /// In the order of bytes.
     BytesOrder(Op, Box<[u8]>),
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     /// The needle is in lower case.
     IContains(Box<[u8]>),
     StartsWith(Box<[u8]>),
@@ -55,10 +49,9 @@ pub(super) enum Matcher {
 
 impl Matcher {
     /// The test for one operator and all the constants behind it.
-    pub(super) fn new(op: Op, shape: Shape, constants: &[Const]) -> Self {
-        let _ = shape;
+    pub(super) fn new(op: Op, constants: &[Const]) -> Self {
         match (op, constants) {
-            (Op::Ne, _) => Self::Not(Box::new(Self::new(Op::Eq, shape, constants))),
+            (Op::Ne, _) => Self::Not(Box::new(Self::new(Op::Eq, constants))),
             (Op::Eq | Op::EqEq, [Const::Bytes(bytes)]) => Self::Bytes(bytes.clone()),
             (Op::Eq | Op::EqEq | Op::In | Op::Intersects, _) => Self::set(constants),
             (Op::PMatch, _) => Self::Paths(PathSet::new(constants.iter().filter_map(|constant| match constant {
@@ -88,25 +81,19 @@ impl Matcher {
                     Self::NumberIn(items)
                 })
             }
-            Some(Const::Bool(_)) => {
-                all(constants, |c| if let Const::Bool(value) = c { Some(*value) } else { None })
-                    .map_or(Self::Nothing, Self::BoolIn)
-            }
-            Some(Const::Ip(_)) => {
-                all(constants, |c| if let Const::Ip(ip) = c { Some(*ip) } else { None })
-                    .map_or(Self::Nothing, Self::IpIn)
-            }
-            Some(Const::Net(_)) => {
-                all(constants, |c| if let Const::Net(net) = c { Some(*net) } else { None })
-                    .map_or(Self::Nothing, Self::NetIn)
-            }
+            Some(Const::Bool(_)) => all(constants, |c| if let Const::Bool(value) = c { Some(*value) } else { None })
+                .map_or(Self::Nothing, Self::BoolIn),
+            Some(Const::Ip(_)) => all(constants, |c| if let Const::Ip(ip) = c { Some(*ip) } else { None })
+                .map_or(Self::Nothing, Self::IpIn),
+            Some(Const::Net(_)) => all(constants, |c| if let Const::Net(net) = c { Some(*net) } else { None })
+                .map_or(Self::Nothing, Self::NetIn),
         }
     }
 
     fn bytes(op: Op, bytes: &[u8]) -> Self {
         match op {
             Op::Lt | Op::Le | Op::Gt | Op::Ge => Self::BytesOrder(op, bytes.into()),
-            Op::Contains | Op::BContains => Self::Contains(Finder::new(bytes).into_owned()),
+            Op::Contains | Op::BContains => Self::Contains(Box::new(Finder::new(bytes).into_owned())),
             Op::IContains => Self::IContains(bytes.to_ascii_lowercase().into()),
             Op::StartsWith | Op::BStartsWith => Self::StartsWith(bytes.into()),
             Op::EndsWith => Self::EndsWith(bytes.into()),
@@ -138,7 +125,9 @@ impl Matcher {
             (Self::IpIn(constants), Value::Ip(ip)) => constants.contains(&ip),
             (Self::NetIn(constants), Value::Ip(ip)) => constants.iter().any(|net| net.contains(&ip)),
             (Self::NetIn(constants), Value::Net(net)) => constants.contains(&net),
-            (Self::Hosts(names, Some(resolver)), Value::Ip(ip)) => names.iter().any(|name| resolver.resolves_to(name, ip)),
+            (Self::Hosts(names, Some(resolver)), Value::Ip(ip)) => {
+                names.iter().any(|name| resolver.resolves_to(name, ip))
+            }
             (Self::Hosts(names, _), Value::Text(text)) => names.iter().any(|name| name.as_bytes() == text),
             (_, Value::Text(bytes) | Value::Bytes(bytes)) => self.test_bytes(bytes),
             _ => false,

@@ -112,7 +112,8 @@ impl Catalogue {
     /// The field that a filter names.
     pub fn resolve(&self, wanted: &FieldRef) -> Result<Resolved, NameError> {
         let Some((field, rest)) = self.lookup(&wanted.name) else { return Err(self.unknown(&wanted.name)) };
-        if !rest.is_empty() && !(rest.starts_with('.') && takes_suffix(field.arg)) {
+        let complete = rest.is_empty() || rest.starts_with('.') && takes_suffix(field.arg);
+        if !complete {
             return Err(self.unknown(&wanted.name));
         }
         let arg = argument(field, rest.strip_prefix('.'), wanted.arg.as_deref())?;

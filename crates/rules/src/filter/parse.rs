@@ -75,6 +75,10 @@ struct Level {
     ands: Vec<Expr>,
     /// Where `not`s before the operand at hand begin, and whether they are an odd number.
     nots: Option<(usize, bool)>,
+    /// Where the first operand begins.
+    start: Option<usize>,
+    /// Where the first operand of the alternative at hand begins.
+    alternative: Option<usize>,
 }
 
 struct Parser<'a> {
@@ -89,6 +93,8 @@ impl Parser<'_> {
         loop {
             let level = levels.last_mut().ok_or_else(|| self.error("unbalanced parentheses"))?;
             self.cursor.blanks();
+            level.start.get_or_insert(self.cursor.at());
+            level.alternative.get_or_insert(self.cursor.at());
             level.nots = self.nots();
             if self.cursor.take("(") {
                 if levels.len() > self.depth {
@@ -119,15 +125,16 @@ impl Parser<'_> {
             }
             if self.conjunction("or")? {
                 level.ands.push(operand);
-                let alternative = self.joined(std::mem::take(&mut level.ands), Expr::And);
+                let start = level.alternative.take();
+                let alternative = self.joined(std::mem::take(&mut level.ands), start, Expr::And);
                 level.ors.extend(alternative);
                 return Ok(None);
             }
             level.ands.push(operand);
             let level = std::mem::take(level);
             let mut alternatives = level.ors;
-            alternatives.extend(self.joined(level.ands, Expr::And));
-            let Some(whole) = self.joined(alternatives, Expr::Or) else {
+            alternatives.extend(self.joined(level.ands, level.alternative, Expr::And));
+            let Some(whole) = self.joined(alternatives, level.start, Expr::Or) else {
                 return Err(self.error("expected a comparison"));
             };
             levels.pop();
@@ -148,12 +155,13 @@ impl Parser<'_> {
     }
 
     /// Several parts as one node, one part as itself.
-    fn joined(&self, mut parts: Vec<Expr>, node: fn(Vec<Expr>, At) -> Expr) -> Option<Expr> {
+    fn joined(&self, mut parts: Vec<Expr>, start: Option<usize>, node: fn(Vec<Expr>, At) -> Expr) -> Option<Expr> {
         if parts.len() < 2 {
             return parts.pop();
         }
         let (first, last) = (parts.first()?.at(), parts.last()?.at());
-        Some(node(parts, At { end: last.end, ..first }))
+        let start = start.map_or(first.start, |start| start as u32);
+        Some(node(parts, At { start, end: last.end, ..first }))
     }
 
     fn nots(&mut self) -> Option<(usize, bool)> {
@@ -290,7 +298,11 @@ impl Parser<'_> {
         let start = self.cursor.at();
         match self.cursor.bare() {
             Some(bare) => Ok(self.literal(bare.as_bytes(), start)),
-            None => Err(self.error("expected a value: a number, a bare string, or a quoted string")),
+            None => Err(SyntaxError {
+                help: (!self.cursor.is_end())
+                    .then_some("text with blanks, quotes, commas, `=` or parentheses needs quotes"),
+                ..self.error("expected a value: a number, a bare string, or a quoted string")
+            }),
         }
     }
 
@@ -432,7 +444,9 @@ impl Parser<'_> {
     fn left_over(&self) -> SyntaxError {
         let help = match self.cursor.byte() {
             Some(b'(') => Some("a list takes `in`, `intersects`, `pmatch` or a modifier such as `= anyof`"),
-            Some(b'"' | b'\'' | b',' | b'=') => Some("text with blanks, quotes, commas, `=` or parentheses needs quotes"),
+            Some(b'"' | b'\'' | b',' | b'=') => {
+                Some("text with blanks, quotes, commas, `=` or parentheses needs quotes")
+            }
             _ => None,
         };
         SyntaxError { help, ..self.word_error("unexpected token, expecting 'or', 'and'") }

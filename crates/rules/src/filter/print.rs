@@ -139,7 +139,8 @@ impl Printer<'_> {
 
     fn brackets(&mut self, inside: Option<&[u8]>) -> fmt::Result {
         let Some(inside) = inside else { return Ok(()) };
-        let bare = !inside.is_empty() && inside.iter().all(|byte| byte.is_ascii_graphic() && !b"[]\"'\\".contains(byte));
+        let bare =
+            !inside.is_empty() && inside.iter().all(|byte| byte.is_ascii_graphic() && !b"[]\"'\\".contains(byte));
         match bare {
             true => write!(self.out, "[{}]", String::from_utf8_lossy(inside)),
             false => write!(self.out, "[{}]", quoted(inside)),

@@ -190,7 +190,7 @@ impl Compiler {
         let constants: Vec<_> = constants.iter().map(|constant| (*constant).clone()).collect();
         let by_name = matches!(op, Op::Eq | Op::Ne | Op::In | Op::Intersects);
         if leaf.matching != Matching::HostName || !by_name {
-            return Matcher::new(op, leaf.shape, &constants);
+            return Matcher::new(op, &constants);
         }
         let names = constants.iter().filter_map(|constant| match constant {
             Const::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into()),

@@ -1,8 +1,7 @@
 //! What transformers do with values. A failure gives no value, and no value makes every comparison false.
 
 use base64::{
-    Engine,
-    alphabet,
+    Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bumpalo::collections::Vec as ArenaVec;
@@ -72,11 +71,7 @@ pub(crate) fn apply<'a>(
 }
 
 /// Applies a function of text to a text, or to every text of a list.
-fn each<'a>(
-    value: Value<'a>,
-    arena: &'a Arena,
-    change: &dyn Fn(&'a [u8]) -> Option<&'a [u8]>,
-) -> Option<Value<'a>> {
+fn each<'a>(value: Value<'a>, arena: &'a Arena, change: &dyn Fn(&'a [u8]) -> Option<&'a [u8]>) -> Option<Value<'a>> {
     match value {
         Value::Text(text) => change(text).map(|text| {
             // Text ends at a NUL, as C strings do.

@@ -116,7 +116,8 @@ impl Definitions {
     fn list(&mut self, item: ListItem, report: &mut Report<'_>) {
         let name = item.name.as_str().to_owned();
         if !is_bare(&name) {
-            let message = "List has an invalid name. List names should match a regular expression: [^()\"'[:space:]=,]+";
+            let message =
+                "List has an invalid name. List names should match a regular expression: [^()\"'[:space:]=,]+";
             report.add(Code::InvalidListName, item.name.whole(), message, |d| d.item(ItemKind::List, &name));
         }
         let (clock, file) = (self.clock, self.file);
@@ -148,7 +149,8 @@ impl Definitions {
     fn macro_item(&mut self, item: MacroItem, report: &mut Report<'_>) {
         let name = item.name.as_str().to_owned();
         if !is_identifier(&name) {
-            let message = "Macro has an invalid name. Macro names should match a regular expression: [a-zA-Z]+[a-zA-Z0-9_]*";
+            let message =
+                "Macro has an invalid name. Macro names should match a regular expression: [a-zA-Z]+[a-zA-Z0-9_]*";
             report.add(Code::InvalidMacroName, item.name.whole(), message, |d| d.item(ItemKind::Macro, &name));
         }
         let (clock, file) = (self.clock, self.file);
@@ -191,7 +193,9 @@ impl Definitions {
         }
         let help = did_you_mean(&name, self.rules.names());
         let mut nothing = |message: &str| {
-            report.add(Code::NothingToOverride, place, message, |d| d.maybe_help(help.clone()).item(ItemKind::Rule, &name));
+            report.add(Code::NothingToOverride, place, message, |d| {
+                d.maybe_help(help.clone()).item(ItemKind::Rule, &name)
+            });
         };
         match (&item.mode, known) {
             (RuleMode::Define, _) => self.define(item, known, sources, catalogue, report),
@@ -199,8 +203,12 @@ impl Definitions {
                 nothing("Rule uses 'append' or 'override.<key>: append' but no rule by that name already exists");
             }
             (RuleMode::Override(keys), None) => match keys.iter().any(|(_, how)| *how == How::Append) {
-                true => nothing("Rule uses 'append' or 'override.<key>: append' but no rule by that name already exists"),
-                false => nothing("An 'override.<key>: replace' to a rule was requested but no rule by that name already exists"),
+                true => {
+                    nothing("Rule uses 'append' or 'override.<key>: append' but no rule by that name already exists")
+                }
+                false => nothing(
+                    "An 'override.<key>: replace' to a rule was requested but no rule by that name already exists",
+                ),
             },
             (RuleMode::Enable, None) => nothing("Rule has 'enabled' key only, but no rule by that name already exists"),
             (RuleMode::Append, Some(at)) => {
@@ -300,8 +308,12 @@ impl Definitions {
                     let catalogue = rule.known_source.then_some(catalogue);
                     for exception in item.exceptions.iter().flatten() {
                         match how {
-                            How::Append => exception::append(exception.clone(), &mut rule.exceptions, catalogue, &name, report),
-                            How::Replace => exception::define(exception.clone(), &mut rule.exceptions, catalogue, &name, report),
+                            How::Append => {
+                                exception::append(exception.clone(), &mut rule.exceptions, catalogue, &name, report)
+                            }
+                            How::Replace => {
+                                exception::define(exception.clone(), &mut rule.exceptions, catalogue, &name, report)
+                            }
                         }
                     }
                 }

@@ -99,7 +99,10 @@ fn compile_rule(
         }
     }
     let failed = faults.iter().any(|(_, finding)| is_error(finding));
-    if failed && rule.skip_if_unknown_filter && faults.iter().all(|(_, finding)| !is_error(finding) || is_unknown(finding)) {
+    if failed
+        && rule.skip_if_unknown_filter
+        && faults.iter().all(|(_, finding)| !is_error(finding) || is_unknown(finding))
+    {
         if let Some((span, finding)) = faults.into_iter().find(|(_, finding)| is_error(finding)) {
             let message = format!("rule is skipped: {}", finding.message);
             report.add(Code::RuleSkipped, span, message, |d| d.maybe_help(finding.help).item(ItemKind::Rule, name));
@@ -142,10 +145,7 @@ fn is_error(finding: &Finding) -> bool {
 }
 
 fn is_unknown(finding: &Finding) -> bool {
-    matches!(
-        finding.code,
-        Code::UnknownField | Code::UnknownEventType | Code::UnknownParameter | Code::InvalidOutput
-    )
+    matches!(finding.code, Code::UnknownField | Code::UnknownEventType | Code::UnknownParameter | Code::InvalidOutput)
 }
 
 /// Deprecated tokens of an output and where they stand, `%container.info` among them.

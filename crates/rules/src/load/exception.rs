@@ -47,7 +47,8 @@ pub(crate) fn define(
         report.add(Code::DuplicateException, item.name.whole(), message, |d| d.item(ItemKind::Rule, rule));
     }
     let Some(fields) = &item.fields else {
-        let message = format!("Rule exception '{}' must have fields property with a list of fields", item.name.as_str());
+        let message =
+            format!("Rule exception '{}' must have fields property with a list of fields", item.name.as_str());
         report.add(Code::InvalidException, item.name.whole(), message, |d| d.item(ItemKind::Rule, rule));
         return;
     };
@@ -99,8 +100,10 @@ fn checked_fields(
         (OneOrMany::One(field), None) => Fields::One(field.clone(), Text::made("in", field.whole())),
         (OneOrMany::One(field), Some(OneOrMany::One(comp))) => {
             if !takes_list(comp.as_str()) {
-                let message = format!("Rule exception '{name}': when fields is a single value, comps must be one of in, \
-                                       pmatch, intersects, or an operator with oneof, anyof or allof");
+                let message = format!(
+                    "Rule exception '{name}': when fields is a single value, comps must be one of in, \
+                                       pmatch, intersects, or an operator with oneof, anyof or allof"
+                );
                 wrong(comp.whole(), message, None);
                 return None;
             }
@@ -149,9 +152,9 @@ fn checked_fields(
 fn field_problem(field: &str, catalogue: Catalogue) -> Option<Option<String>> {
     let field = field.trim();
     match operand_prefix(field, TextId::default()) {
-        Ok((operand, length)) if length == field.len() => {
-            check_operand(&operand, catalogue).err().map(|findings| findings.into_iter().find_map(|finding| finding.help))
-        }
+        Ok((operand, length)) if length == field.len() => check_operand(&operand, catalogue)
+            .err()
+            .map(|findings| findings.into_iter().find_map(|finding| finding.help)),
         _ => Some(None),
     }
 }
@@ -181,13 +184,18 @@ impl Exception {
                 (Fields::One(..), _) => self.values.push(row),
                 (Fields::Many(pairs), Cell::Many(cells, _)) if cells.len() == pairs.len() => self.values.push(row),
                 (Fields::Many(pairs), Cell::Many(_, span)) => {
-                    let message = format!("Exception '{}': values need {} entries per row, one per field", self.name.as_str(), pairs.len());
+                    let message = format!(
+                        "Exception '{}': values need {} entries per row, one per field",
+                        self.name.as_str(),
+                        pairs.len()
+                    );
                     report.add(Code::InvalidException, *span, message, |d| d.item(ItemKind::Rule, rule));
                 }
                 (Fields::Many(_), Cell::One(text)) => {
                     let message = format!("Exception '{}': values must be a sequence of sequences", self.name.as_str());
                     report.add(Code::InvalidException, text.whole(), message, |d| {
-                        d.help("put brackets around the row, or name a single field without brackets").item(ItemKind::Rule, rule)
+                        d.help("put brackets around the row, or name a single field without brackets")
+                            .item(ItemKind::Rule, rule)
                     });
                 }
             }

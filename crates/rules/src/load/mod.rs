@@ -14,19 +14,22 @@ mod select;
 mod version;
 mod yaml;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde_json::json;
 
-pub use self::{
-    listing::{Listing, ListListing, MacroListing, RuleListing},
-    select::{Selection, Selector, wildcard},
-    version::{ENGINE, PLUGINS, Version},
-};
 use self::{
     collect::{DEFAULT_SOURCE, Definitions},
     compile::Checked,
     read::{Item, PluginRequirement},
+};
+pub use self::{
+    listing::{ListListing, Listing, MacroListing, RuleListing},
+    select::{Selection, Selector, wildcard},
+    version::{ENGINE, PLUGINS, Version},
 };
 use crate::{
     alert::Priority,
@@ -220,6 +223,9 @@ impl Default for FileOptions {
     }
 }
 
+/// What makes a diagnostic the same as another: kind, message and place.
+type Seen = (Code, String, Option<(Arc<str>, u32)>);
+
 /// Loads rule files one after the other.
 pub struct Loader {
     options: Options,
@@ -229,7 +235,7 @@ pub struct Loader {
     plugins: Vec<PluginRequirement>,
     files: Vec<FileResult>,
     /// Diagnostics already given: compiling everything after each file finds some again.
-    seen: HashSet<(Code, String, Option<(Arc<str>, u32)>)>,
+    seen: HashSet<Seen>,
     checked: Vec<Checked>,
 }
 
@@ -258,7 +264,7 @@ impl Loader {
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> &FileResult {
         let (diagnostics, schema) = match self.text(name, bytes) {
             Ok(text) => self.load(name, text),
-            Err(diagnostic) => (vec![diagnostic], Schema::None),
+            Err(diagnostic) => (vec![*diagnostic], Schema::None),
         };
         let seen = &mut self.seen;
         let fresh = diagnostics.into_iter().filter(|d| {
@@ -270,10 +276,10 @@ impl Loader {
         &self.files[self.files.len() - 1]
     }
 
-    fn text(&mut self, name: &str, bytes: &[u8]) -> Result<String, Diagnostic> {
+    fn text(&mut self, name: &str, bytes: &[u8]) -> Result<String, Box<Diagnostic>> {
         if bytes.len() > MAX_FILE_BYTES {
             let message = format!("{name} has {} bytes; at most {MAX_FILE_BYTES} are read", bytes.len());
-            return Err(Diagnostic::new(Code::FileTooLarge, message));
+            return Err(Box::new(Diagnostic::new(Code::FileTooLarge, message)));
         }
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|error| {
@@ -281,7 +287,7 @@ impl Loader {
             let shown = String::from_utf8_lossy(bytes).into_owned();
             let id = self.map.add(name, shown);
             let span = Span { source: id, start: start as u32, end: start as u32 + 1 };
-            Diagnostic::new(Code::InvalidUtf8, "the file isn't UTF-8").at(&self.map, span)
+            Box::new(Diagnostic::new(Code::InvalidUtf8, "the file isn't UTF-8").at(&self.map, span))
         })
     }
 
@@ -321,7 +327,8 @@ impl Loader {
         let mut report = Report { map: &self.map, diagnostics: Vec::new(), schema_ok: true };
         self.plugins.iter().for_each(|requirement| version::check_plugins(requirement, &mut report));
         for diagnostic in report.diagnostics {
-            let of = |file: &&mut FileResult| diagnostic.place.as_ref().is_some_and(|place| *place.source == *file.name);
+            let of =
+                |file: &&mut FileResult| diagnostic.place.as_ref().is_some_and(|place| *place.source == *file.name);
             if let Some(file) = self.files.iter_mut().find(of) {
                 file.diagnostics.push(diagnostic);
             }

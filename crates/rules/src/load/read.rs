@@ -1,10 +1,7 @@
 //! Nodes → items: lists, macros, rules and requirements with the types their keys must have. Each item is judged by
 //! itself; how items act on each other is the next stage's business.
 
-use super::{
-    Report,
-    yaml::Node,
-};
+use super::{Report, yaml::Node};
 use crate::{
     alert::Priority,
     diagnostic::{Code, ItemKind},
@@ -205,8 +202,12 @@ fn item(node: &Node, report: &mut Report<'_>) -> Option<Item> {
         Node::Scalar(text, _) => text.as_str(),
         Node::Seq(..) | Node::Map(..) => "",
     };
-    let mut keys =
-        Keys { entries: entries.iter().map(|(key, node)| (key, node)).collect(), span: first_line(*span, entries), kind, name };
+    let mut keys = Keys {
+        entries: entries.iter().map(|(key, node)| (key, node)).collect(),
+        span: first_line(*span, entries),
+        kind,
+        name,
+    };
     let head = keys.take(kind.name())?;
     let item = match kind {
         ItemKind::EngineVersion => text(head, "required_engine_version", &keys, report).map(Item::EngineVersion),
@@ -338,7 +339,8 @@ fn append(keys: &mut Keys<'_>, report: &mut Report<'_>) -> Option<Span> {
     if !append {
         return None;
     }
-    let message = "'append' key is deprecated. Add an 'append' entry (e.g. 'condition: append') under 'override' instead.";
+    let message =
+        "'append' key is deprecated. Add an 'append' entry (e.g. 'condition: append') under 'override' instead.";
     report.add(Code::DeprecatedAppend, span, message, |d| d.item(keys.kind, keys.name));
     Some(span)
 }
@@ -484,7 +486,10 @@ fn rule_overrides(
             }
             Some(key) if !present.contains(key) => {
                 let article = if *how == How::Append { "An" } else { "A" };
-                wrong(*span, format!("{article} {word} override for '{name}' was specified but '{name}' is not defined"));
+                wrong(
+                    *span,
+                    format!("{article} {word} override for '{name}' was specified but '{name}' is not defined"),
+                );
             }
             Some(key) => found.push((*key, *how)),
         }
@@ -529,7 +534,9 @@ fn exception(node: &Node, keys: &Keys<'_>, report: &mut Report<'_>) -> Option<Ex
     let (fields, comps) = (one_or_many("fields"), one_or_many("comps"));
     let values = match own.take("values") {
         None => Some(None),
-        Some(Node::Seq(items, _)) => items.iter().map(|item| cell(item, &own, report)).collect::<Option<Vec<_>>>().map(Some),
+        Some(Node::Seq(items, _)) => {
+            items.iter().map(|item| cell(item, &own, report)).collect::<Option<Vec<_>>>().map(Some)
+        }
         Some(node) => {
             wrong_shape(node.span(), "'values' must be a sequence".to_owned(), &own, report);
             None
@@ -561,7 +568,8 @@ fn plugins(head: &Node, keys: &Keys<'_>, report: &mut Report<'_>) -> Option<Vec<
     let requirement = |node: &Node| {
         let mut any_of = vec![plugin(node, keys, report)?];
         if let Node::Map(entries, _) = node
-            && let Some((_, Node::Seq(alternatives, _))) = entries.iter().find(|(key, _)| key.as_str() == "alternatives")
+            && let Some((_, Node::Seq(alternatives, _))) =
+                entries.iter().find(|(key, _)| key.as_str() == "alternatives")
         {
             for alternative in alternatives {
                 any_of.push(plugin(alternative, keys, report)?);

@@ -70,7 +70,9 @@ impl<'d> Resolver<'d> {
             let list = resolver.list(at);
             resolver.lists.push(list);
             let name = definitions.lists.entries[at].name.as_str();
-            if let Some(word) = name.split(|char: char| char.is_ascii() && is_delimiter(char as u8)).find(|w| !w.is_empty()) {
+            if let Some(word) =
+                name.split(|char: char| char.is_ascii() && is_delimiter(char as u8)).find(|w| !w.is_empty())
+            {
                 resolver.words.entry(word).or_default().push(at);
             }
         }
@@ -126,7 +128,10 @@ impl<'d> Resolver<'d> {
     fn put_lists(&mut self, text: Text) -> Option<Text> {
         let mut text = text;
         let mut open = BTreeSet::new();
-        let words = |text: &str, open: &mut BTreeSet<usize>, from: usize, index: &HashMap<&str, Vec<usize>, ahash::RandomState>| {
+        let words = |text: &str,
+                     open: &mut BTreeSet<usize>,
+                     from: usize,
+                     index: &HashMap<&str, Vec<usize>, ahash::RandomState>| {
             for word in text.split(|char: char| char.is_ascii() && is_delimiter(char as u8)) {
                 open.extend(index.get(word).into_iter().flatten().filter(|list| **list >= from));
             }

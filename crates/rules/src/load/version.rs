@@ -17,7 +17,7 @@ pub const ENGINE: Version = Version(0, 63, 0);
 pub const PLUGINS: &[(&str, Version)] = &[
     ("container", Version(0, 7, 0)),
     ("json", Version(0, 7, 3)),
-    ("k8saudit", Version(0, 16, 1)),
+    ("k8saudit", Version(0, 18, 0)),
     ("k8smeta", Version(0, 4, 1)),
 ];
 
@@ -65,13 +65,16 @@ pub(super) fn check_plugins(requirement: &PluginRequirement, report: &mut Report
     for (name, wanted) in &requirement.any_of {
         let Some(version) = Version::parse(wanted.as_str()) else {
             let message = format!("Unable to parse plugin version '{}' as a semver string", wanted.as_str());
-            report.add(Code::InvalidVersion, wanted.whole(), message, |d| d.item(ItemKind::PluginVersions, name.as_str()));
+            report.add(Code::InvalidVersion, wanted.whole(), message, |d| {
+                d.item(ItemKind::PluginVersions, name.as_str())
+            });
             return;
         };
         satisfied |= PLUGINS.iter().any(|(known, have)| *known == name.as_str() && have.satisfies(version));
     }
     if let (false, Some((name, wanted))) = (satisfied, requirement.any_of.first()) {
-        let message = format!("Plugin '{}' of version {} or a newer compatible one is required", name.as_str(), wanted.as_str());
+        let message =
+            format!("Plugin '{}' of version {} or a newer compatible one is required", name.as_str(), wanted.as_str());
         let have: Vec<_> = PLUGINS.iter().map(|(name, version)| format!("{name} {version}")).collect();
         report.add(Code::PluginMissing, name.whole(), message, |d| {
             d.help(format!("built in are {}", have.join(", "))).item(ItemKind::PluginVersions, name.as_str())

@@ -3,9 +3,9 @@
 //!
 //! The input is untrusted: depth and the size that aliases expand to are bounded.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
-use saphyr_parser::{Event, Parser, ScalarStyle as YamlStyle};
+use saphyr_parser::{Event, Parser, ScalarStyle as YamlStyle, ScanError};
 
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -68,28 +68,72 @@ enum Open {
 /// Reads all documents of a source.
 pub(crate) fn read(map: &SourceMap, id: SourceId) -> (Vec<Node>, Vec<Diagnostic>) {
     let text: &str = &map.source(id).text;
-    let mut reader = Reader { map, id, documents: Vec::new(), diagnostics: Vec::new(), open: Vec::new(), anchors: HashMap::new(), nodes: 0, bytes: 0 };
     let offsets = Offsets::new(text);
-    for event in Parser::new_from_str(text) {
-        let step = match event {
-            Ok((event, span)) => {
-                let span = Span { source: id, start: offsets.byte(span.start.index()), end: offsets.byte(span.end.index()) };
-                reader.event(event, span)
+    let mut patched = Cow::Borrowed(text);
+    for _ in 0..MAX_PATCHES {
+        let mut reader = Reader::new(map, id);
+        match reader.documents(&patched, &offsets) {
+            Ok(()) => return (reader.documents, reader.diagnostics),
+            Err(Stop::Indentation(char)) => match outdented(&patched, char) {
+                Some(better) => patched = Cow::Owned(better),
+                None => break,
+            },
+            Err(Stop::Wrong(diagnostic)) => {
+                reader.diagnostics.push(*diagnostic);
+                return (Vec::new(), reader.diagnostics);
             }
-            Err(error) => {
-                let at = offsets.byte(error.marker().index());
-                let diagnostic = Diagnostic::new(Code::InvalidYaml, format!("invalid YAML: {}", error.info()));
-                let help = text[..at as usize].rsplit('\n').next().is_some_and(|line| line.contains('\t'));
-                let help = help.then(|| "YAML is indented with blanks, not with tabs".to_owned());
-                Err(diagnostic.at(map, Span { source: id, start: at, end: at + 1 }).maybe_help(help))
-            }
-        };
-        if let Err(diagnostic) = step {
-            reader.diagnostics.push(diagnostic);
-            return (Vec::new(), reader.diagnostics);
         }
     }
-    (reader.documents, reader.diagnostics)
+    let diagnostic = Diagnostic::new(Code::InvalidYaml, "invalid YAML: lines in brackets must be indented");
+    (Vec::new(), vec![diagnostic.at(map, Span { source: id, start: 0, end: 1 })])
+}
+
+/// How many groups of outdented lines are put up with.
+const MAX_PATCHES: usize = 64;
+
+/// Why reading stopped.
+enum Stop {
+    /// A line in brackets isn't indented enough; the offset of its first word, in characters.
+    Indentation(usize),
+    /// Anything else.
+    Wrong(Box<Diagnostic>),
+}
+
+/// YAML wants lines in brackets indented deeper than what they belong to; Falco's parser doesn't care, and official
+/// rules close brackets at the margin. From the line at `char` on, up to one that begins with the closing bracket,
+/// line breaks become blanks and comments are blanked out: offsets stay, and there is no indentation to judge.
+fn outdented(text: &str, char: usize) -> Option<String> {
+    let mut chars: Vec<char> = text.chars().collect();
+    let mut at = (0..char.min(chars.len())).rev().find(|at| chars[*at] == '\n')?;
+    let indent = char - at;
+    loop {
+        blank_comment(&mut chars, at);
+        chars[at] = ' ';
+        let first = (at..chars.len()).find(|at| !matches!(chars[*at], ' ' | '\r'))?;
+        let end = (first..chars.len()).find(|at| chars[*at] == '\n');
+        match end {
+            Some(next) if !matches!(chars[first], ']' | '}') && first - at <= indent => at = next,
+            _ => break,
+        }
+    }
+    Some(chars.into_iter().collect())
+}
+
+/// Blanks out a comment at the end of the line that ends at `end`.
+fn blank_comment(chars: &mut [char], end: usize) {
+    let start = (0..end).rev().find(|at| chars[*at] == '\n').map_or(0, |at| at + 1);
+    let mut quote = None;
+    for at in start..end {
+        match (quote, chars[at]) {
+            (None, '#') if at == start || chars[at - 1] == ' ' => {
+                chars[at..end].fill(' ');
+                return;
+            }
+            (None, mark @ ('"' | '\'')) => quote = Some(mark),
+            (Some(open), mark) if open == mark => quote = None,
+            _ => {}
+        }
+    }
 }
 
 struct Reader<'m> {
@@ -103,8 +147,36 @@ struct Reader<'m> {
     bytes: usize,
 }
 
-impl Reader<'_> {
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
+impl<'m> Reader<'m> {
+    fn new(map: &'m SourceMap, id: SourceId) -> Self {
+        let (documents, diagnostics, open, anchors) = Default::default();
+        Self { map, id, documents, diagnostics, open, anchors, nodes: 0, bytes: 0 }
+    }
+
+    fn documents(&mut self, text: &str, offsets: &Offsets) -> Result<(), Stop> {
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.map_err(|error| self.scan_error(text, &error, offsets))?;
+            let (start, end) = (offsets.byte(span.start.index()), offsets.byte(span.end.index()));
+            self.event(event, Span { source: self.id, start, end }).map_err(Stop::Wrong)?;
+        }
+        Ok(())
+    }
+
+    fn scan_error(&self, text: &str, error: &ScanError, offsets: &Offsets) -> Stop {
+        let char = error.marker().index();
+        if matches!(error.info(), "invalid indentation" | "invalid indentation in flow construct") {
+            return Stop::Indentation(char);
+        }
+        let at = offsets.byte(char);
+        let line: String = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default().into();
+        let indented = line.trim_start_matches(' ').starts_with('\t') || error.info().contains("tab");
+        let help = indented.then(|| "YAML is indented with blanks, not with tabs".to_owned());
+        let diagnostic = Diagnostic::new(Code::InvalidYaml, format!("invalid YAML: {}", error.info()));
+        let span = Span { source: self.id, start: at, end: at + 1 };
+        Stop::Wrong(Box::new(diagnostic.at(self.map, span).maybe_help(help)))
+    }
+
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Box<Diagnostic>> {
         match event {
             Event::Scalar(value, style, anchor, _) => {
                 let style = match style {
@@ -120,18 +192,22 @@ impl Reader<'_> {
             Event::MappingStart(anchor, _) => self.start(Open::Map(Vec::new(), None, anchor, span)),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(Open::Seq(items, anchor, start)) => self.value(Node::Seq(items, joined(start, span)), anchor),
-                Some(Open::Map(entries, _, anchor, start)) => self.value(Node::Map(entries, joined(start, span)), anchor),
+                Some(Open::Map(entries, _, anchor, start)) => {
+                    self.value(Node::Map(entries, joined(start, span)), anchor)
+                }
                 None => Ok(()),
             },
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some(node) => self.value(node, 0),
                 None => Err(self.too_complex(span, "an alias inside of what it stands for")),
             },
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => Ok(()),
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
+                Ok(())
+            }
         }
     }
 
-    fn start(&mut self, open: Open) -> Result<(), Diagnostic> {
+    fn start(&mut self, open: Open) -> Result<(), Box<Diagnostic>> {
         if self.open.len() >= MAX_DEPTH {
             let (Open::Seq(.., span) | Open::Map(.., span)) = open;
             return Err(self.too_complex(span, "YAML that nests too deeply"));
@@ -141,7 +217,7 @@ impl Reader<'_> {
     }
 
     /// A complete value: part of the innermost open collection, or a document.
-    fn value(&mut self, node: Node, anchor: usize) -> Result<(), Diagnostic> {
+    fn value(&mut self, node: Node, anchor: usize) -> Result<(), Box<Diagnostic>> {
         let (nodes, bytes) = match self.open.last() {
             Some(_) if matches!(node, Node::Scalar(..)) => node.size(),
             _ => (1, 0),
@@ -171,7 +247,7 @@ impl Reader<'_> {
             (None, Node::Scalar(text, _)) => *key = Some(text),
             (None, node) => {
                 let diagnostic = Diagnostic::new(Code::InvalidYaml, "a key must be plain text");
-                return Err(diagnostic.at(self.map, node.span()));
+                return Err(Box::new(diagnostic.at(self.map, node.span())));
             }
             (Some(text), node) => self.entry(text, node),
         }
@@ -187,8 +263,8 @@ impl Reader<'_> {
         entries.push((key, node));
     }
 
-    fn too_complex(&self, span: Span, what: &str) -> Diagnostic {
-        Diagnostic::new(Code::YamlTooComplex, format!("{what} isn't accepted")).at(self.map, span)
+    fn too_complex(&self, span: Span, what: &str) -> Box<Diagnostic> {
+        Box::new(Diagnostic::new(Code::YamlTooComplex, format!("{what} isn't accepted")).at(self.map, span))
     }
 }
 

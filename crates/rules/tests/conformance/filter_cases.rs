@@ -238,7 +238,8 @@ fn escape_case(case: &Json) -> Result<(), String> {
         },
         _ => {
             let escaped = print::escape(&input);
-            let back = if escaped.starts_with('"') { unescape(escaped.as_bytes()) } else { Ok(escaped.into_bytes().into()) };
+            let back =
+                if escaped.starts_with('"') { unescape(escaped.as_bytes()) } else { Ok(escaped.into_bytes().into()) };
             same(&back.map(Vec::from), &Ok(input))
         }
     }

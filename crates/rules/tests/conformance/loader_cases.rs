@@ -133,7 +133,8 @@ impl Engine {
         for (name, want) in expect.get("compiled_output").and_then(Json::as_object).into_iter().flatten() {
             same(name, find(name).map(|rule| rule.output.as_str()), want.as_str())?;
         }
-        for (name, want) in expect.get("extra_output_formatted_fields").and_then(Json::as_object).into_iter().flatten() {
+        for (name, want) in expect.get("extra_output_formatted_fields").and_then(Json::as_object).into_iter().flatten()
+        {
             let got = find(name).map(|rule| rule.extra_fields.iter().cloned().collect::<BTreeMap<_, _>>());
             same(name, json!(got), want.clone())?;
         }
@@ -167,7 +168,9 @@ fn diagnostics(result: &FileResult, expect: &Json) -> Result<(), String> {
     }
     let contain = |found: &[&Diagnostic], key: &str| {
         let missing = texts(expect, key).into_iter().find(|want| !found.iter().any(|d| d.message.contains(want)));
-        missing.map_or(Ok(()), |want| Err(format!("no {want:?} among {:?}", found.iter().map(|d| &d.message).collect::<Vec<_>>())))
+        missing.map_or(Ok(()), |want| {
+            Err(format!("no {want:?} among {:?}", found.iter().map(|d| &d.message).collect::<Vec<_>>()))
+        })
     };
     contain(&errors, "error_messages_contain")?;
     contain(&warnings, "warning_messages_contain")?;
@@ -193,11 +196,10 @@ fn diagnostics(result: &FileResult, expect: &Json) -> Result<(), String> {
 
 /// Values of Falco's description of rules, looked up in ours.
 fn describe(listing: &rules::load::Listing, expect: &Json) -> Result<(), String> {
-    let info = |rule: &rules::load::RuleListing| {
-        json!({"info": {"capture": rule.capture, "capture_duration": rule.capture_duration_ms}})
-    };
+    let info = |rule: &rules::load::RuleListing| json!({"info": {"capture": rule.capture, "capture_duration": rule.capture_duration_ms}});
     let rules: Vec<_> = listing.rules.iter().map(info).collect();
-    let lists: Vec<_> = listing.lists.iter().map(|list| json!({"details": {"items_compiled": list.items, "lists": []}})).collect();
+    let lists: Vec<_> =
+        listing.lists.iter().map(|list| json!({"details": {"items_compiled": list.items, "lists": []}})).collect();
     let macros: Vec<_> = listing.macros.iter().map(|entry| json!({"info": {"condition": entry.condition}})).collect();
     let whole = json!({"rules": rules, "lists": lists, "macros": macros});
     let at = |entry: &Json| {
@@ -232,8 +234,13 @@ fn condition_warnings(step: &Json, expect: &Json) -> Result<(), String> {
 /// Falco resolves macros over names that need not exist; here they become fields of the test.
 fn resolve_macros(step: &Json, expect: &Json) -> Result<(), String> {
     let condition = text(step, "condition");
-    let macros: Vec<_> = step.get("macros").and_then(Json::as_object).into_iter().flatten()
-        .filter_map(|(name, condition)| Some((name.as_str(), condition.as_str()?))).collect();
+    let macros: Vec<_> = step
+        .get("macros")
+        .and_then(Json::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, condition)| Some((name.as_str(), condition.as_str()?)))
+        .collect();
     let conditions = macros.iter().map(|(_, condition)| *condition).chain([condition]);
     let mut names = BTreeSet::new();
     for condition in conditions {
@@ -256,7 +263,9 @@ fn resolve_macros(step: &Json, expect: &Json) -> Result<(), String> {
         }
     }
     match expect.get("result").and_then(Json::as_str).filter(|_| unknown.is_empty()) {
-        Some(want) => same("result", loader.listing().rules.first().map(|rule| rule.condition.clone()), Some(want.to_owned())),
+        Some(want) => {
+            same("result", loader.listing().rules.first().map(|rule| rule.condition.clone()), Some(want.to_owned()))
+        }
         None => Ok(()),
     }
 }

@@ -29,9 +29,10 @@ impl Suite {
 
     /// Records one case; the error says what is different.
     pub fn case(&mut self, case: &str, outcome: Result<(), String>) {
+        let case = case.replace('\n', "\\n");
         match outcome {
             Ok(()) => self.passed += 1,
-            Err(_) if self.is_excused(case) => self.excused += 1,
+            Err(_) if self.is_excused(&case) => self.excused += 1,
             Err(difference) => {
                 self.failed += 1;
                 println!("{}: {case}: {difference}", self.name);

@@ -1,0 +1,441 @@
+//! Files that people write, right and wrong, and what they are told.
+
+mod common;
+
+use common::MockEvent;
+use event::value::{Arena, Value};
+use expect_test::{Expect, expect};
+use gyrfalcon_rules as rules;
+use rules::{
+    load::{AppendOutput, Loader, Options, RuleMatching, Selection, Selector},
+    ruleset::Evaluation,
+};
+
+fn rule(condition: &str) -> String {
+    format!("- rule: r\n  desc: d\n  condition: {condition}\n  output: o\n  priority: INFO\n")
+}
+
+/// Everything that is said about these files.
+#[track_caller]
+fn check(files: &[&str], want: Expect) {
+    let mut loader = Loader::new(Options::default());
+    for (index, file) in files.iter().enumerate() {
+        loader.add(&format!("{index}.yaml"), file.as_bytes());
+    }
+    let said: String = loader.finish().diagnostics.iter().map(ToString::to_string).collect();
+    want.assert_eq(&said);
+}
+
+#[test]
+fn a_mistake_in_a_folded_condition_is_shown_where_it_stands() {
+    let file = "- rule: r
+  desc: d
+  condition: >
+    evt.type = openat and
+      fd.nmae startswith /etc and
+    proc.name in (a,, b)
+  output: o
+  priority: INFO
+";
+    check(
+        &[file],
+        expect![[r#"
+        error[syntax]: expected a value: a number, a bare string, or a quoted string
+          0.yaml:6:21       proc.name in (a,, b)
+                                            ^ text with blanks, quotes, commas, `=` or parentheses needs quotes
+    "#]],
+    );
+    check(
+        &[&file.replace(",,", ",")],
+        expect![[r#"
+        error[unknown-field]: no field `fd.nmae`
+          0.yaml:5:7         fd.nmae startswith /etc and
+                             ^^^^^^^ did you mean `fd.name`?
+    "#]],
+    );
+}
+
+#[test]
+fn a_mistake_in_a_plain_condition_of_several_lines_is_shown_where_it_stands() {
+    check(
+        &[&rule("evt.type = openat\n    and proc.pid contains 3\n    and proc.name = val(proc.pid)")],
+        expect![[r#"
+        error[wrong-operator]: `contains` can't be used with `proc.pid`, which is a number
+          0.yaml:4:18       and proc.pid contains 3
+                                         ^^^^^^^^ possible are: exists, <=, <, >=, >, =, !=, intersects, in
+        error[right-hand-field]: both sides must have the same type: `proc.name = val(proc.pid)`
+          0.yaml:5:25       and proc.name = val(proc.pid)
+                                                ^^^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_condition_are_reported() {
+    check(
+        &[&rule("evt.type = opnat and proc.aname[x] = a and proc.pid = b and proc.name regex \"a(\"")],
+        expect![[r#"
+        error[unknown-event-type]: unknown event type `opnat`
+          0.yaml:3:25     condition: evt.type = opnat and proc.aname[x] = a and proc.pid = b and proc.name regex "a("
+                                                ^^^^^ did you mean `openat`?
+        error[field-argument]: `x` isn't an index of `proc.aname`
+          0.yaml:3:35     condition: evt.type = opnat and proc.aname[x] = a and proc.pid = b and proc.name regex "a("
+                                                          ^^^^^^^^^^^^^
+        error[invalid-value]: `b` isn't a number
+          0.yaml:3:68     condition: evt.type = opnat and proc.aname[x] = a and proc.pid = b and proc.name regex "a("
+                                                                                           ^
+        error[invalid-regex]: invalid regular expression: unclosed group
+          0.yaml:3:90     condition: evt.type = opnat and proc.aname[x] = a and proc.pid = b and proc.name regex "a("
+                                                                                                                 ^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn a_mistake_in_a_list_is_shown_in_the_list() {
+    let file = format!("- list: calls\n  items: [open, opeat]\n{}", rule("evt.type in (calls)"));
+    check(
+        &[&file],
+        expect![[r#"
+        error[unknown-event-type]: unknown event type `opeat`
+          0.yaml:2:17     items: [open, opeat]
+                                        ^^^^^ did you mean `openat`?
+    "#]],
+    );
+}
+
+#[test]
+fn macros_must_be_defined_before_they_are_used_by_macros() {
+    let file = format!("- macro: a\n  condition: b\n- macro: b\n  condition: evt.type = open\n{}", rule("a and c"));
+    check(
+        &[&file],
+        expect![[r#"
+        error[undefined-macro]: Undefined macro 'b' used in filter.
+          0.yaml:2:14     condition: b
+                                     ^ `b` is defined further down: move it up
+        error[undefined-macro]: Undefined macro 'c' used in filter.
+          0.yaml:7:20     condition: a and c
+                                           ^
+        warning[unused-macro]: Macro 'b' not referred to by any other rule/macro
+          0.yaml:3:10   - macro: b
+                                 ^
+    "#]],
+    );
+}
+
+#[test]
+fn a_macro_that_comes_to_refer_to_itself_is_a_loop() {
+    let first = format!("- macro: a\n  condition: evt.type = open\n- macro: b\n  condition: a\n{}", rule("b"));
+    check(
+        &[&first, "- macro: a\n  condition: b\n"],
+        expect![[r#"
+        error[macro-loop]: reference loop in macro
+          0.yaml:3:10   - macro: b
+                                 ^
+    "#]],
+    );
+}
+
+#[test]
+fn oddities_of_yaml_have_a_place() {
+    check(
+        &["- rule: r\n\tdesc: x\n"],
+        expect![[r#"
+            error[invalid-yaml]: invalid YAML: while scanning a plain scalar, found a tab
+              0.yaml:1:9   - rule: r
+                                   ^ YAML is indented with blanks, not with tabs
+        "#]],
+    );
+    check(
+        &["- list: a\n  items: [x]\n  items: [y]\n"],
+        expect![[r#"
+        warning[duplicate-key]: key 'items' stands twice here, the first one counts
+          0.yaml:3:3     items: [y]
+                         ^^^^^
+        warning[unused-list]: List 'a' not referred to by any other rule/macro/list
+          0.yaml:1:9   - list: a
+                               ^
+    "#]],
+    );
+    check(
+        &["rule: x\n"],
+        expect![[r#"
+        error[wrong-shape]: a rules file must be a sequence of items
+          0.yaml:1:1   rule: x
+                       ^^^^^^^ begin each rule, macro or list with `- rule:`, `- macro:` or `- list:`
+    "#]],
+    );
+    check(
+        &["- list: [a]\n  items: x\n"],
+        expect![[r#"
+        error[wrong-shape]: 'list' must be text
+          0.yaml:1:9   - list: [a]
+                               ^^^
+        warning[unknown-key]: Unknown key 'items'
+          0.yaml:2:3     items: x
+                         ^^^^^
+    "#]],
+    );
+    check(
+        &[&format!("- list: {}", "[".repeat(200))],
+        expect![[r#"
+        error[yaml-too-complex]: YAML that nests too deeply isn't accepted
+          0.yaml:1:71   - list: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[
+                                                                                              ^
+    "#]],
+    );
+}
+
+#[test]
+fn byte_order_marks_line_ends_and_bytes() {
+    let file =
+        format!("\u{feff}{}", rule("evt.type = open and\n    proc.name = é and proc.nme = x").replace('\n', "\r\n"));
+    check(
+        &[&file],
+        expect![[r#"
+        error[unknown-field]: no field `proc.nme`
+          0.yaml:4:23       proc.name = é and proc.nme = x
+                                              ^^^^^^^^ did you mean `proc.name`?
+    "#]],
+    );
+    let mut loader = Loader::new(Options::default());
+    loader.add("b.yaml", b"- list: a\n  items: [\xff]\n");
+    expect![[r#"
+        error[invalid-utf8]: the file isn't UTF-8
+          b.yaml:2:11     items: [�]
+                                  ^
+    "#]]
+    .assert_eq(&loader.finish().diagnostics[0].to_string());
+}
+
+#[test]
+fn aliases_that_explode_are_refused() {
+    let mut file = "- list: l0\n  items: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..9 {
+        let alias = format!("*a{}", level - 1);
+        file.push_str(&format!("- list: l{level}\n  items: &a{level} [{}]\n", vec![alias; 10].join(", ")));
+    }
+    check(
+        &[&file],
+        expect![[r#"
+        error[yaml-too-complex]: YAML that is too large with its aliases put in isn't accepted
+          0.yaml:11:3   - list: l5
+                          ^^^^^^^^
+                          items: &a5 [*a4, *a4, *a4, *a4, *a4, *a4, *a4, *a4, *a4, *a4]
+                          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    "#]],
+    );
+}
+
+#[test]
+fn macros_that_explode_are_refused() {
+    let mut file = "- macro: m0\n  condition: evt.type = open\n".to_owned();
+    for level in 1..40 {
+        let inner = format!("m{}", level - 1);
+        file.push_str(&format!("- macro: m{level}\n  condition: {inner} and {inner}\n"));
+    }
+    file.push_str(&rule("m39"));
+    check(
+        &[&file],
+        expect![[r#"
+        error[condition-too-large]: the condition is too large, or nests too deeply, with its lists and macros put in
+          0.yaml:83:14     condition: m39
+                                      ^^^
+    "#]],
+    );
+}
+
+#[test]
+fn parentheses_regexes_and_files_have_limits() {
+    check(
+        &[&rule(&format!("{}proc.name = a", "(".repeat(10_000)))],
+        expect![[r#"
+        error[syntax]: exceeded max depth limit of 1000
+          0.yaml:3:1015   ((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((
+                                                                                     ^
+    "#]],
+    );
+    check(
+        &[&rule("evt.type = open and proc.name regex (a{1000}){1000}")],
+        expect![[r#"
+        error[syntax]: expected a value: a number, a bare string, or a quoted string
+          0.yaml:3:50     condition: evt.type = open and proc.name regex (a{1000}){1000}
+                                                                         ^ text with blanks, quotes, commas, `=` or parentheses needs quotes
+    "#]],
+    );
+    check(
+        &[&rule("evt.type = open and proc.name regex '((a{1000}){1000}){1000}'")],
+        expect![[r#"
+        error[invalid-regex]: the regular expression is too large
+          0.yaml:3:50     condition: evt.type = open and proc.name regex '((a{1000}){1000}){1000}'
+                                                                         ^^^^^^^^^^^^^^^^^^^^^^^^^
+    "#]],
+    );
+    check(
+        &[&"#".repeat(50_000_000)],
+        expect![[r#"
+        error[file-too-large]: 0.yaml has 50000000 bytes; at most 16777216 are read
+    "#]],
+    );
+}
+
+#[test]
+fn outputs_are_checked() {
+    let file = rule("evt.type = open").replace("output: o", "output: a %proc.nmae b %evt.arg c %");
+    check(
+        &[&file],
+        expect![[r#"
+        error[invalid-output]: no field `proc.nmae`
+          0.yaml:4:13     output: a %proc.nmae b %evt.arg c %
+                                    ^^^^^^^^^^ did you mean `proc.name`?
+        error[invalid-output]: `evt.arg` needs the name of a parameter: `evt.arg.name`
+          0.yaml:4:26     output: a %proc.nmae b %evt.arg c %
+                                                 ^^^^^^^^
+        error[invalid-output]: no field behind `%`
+          0.yaml:4:37     output: a %proc.nmae b %evt.arg c %
+                                                            ^ a token is `%field`, `%field[argument]`, `%20field` or `%transformer(field)`
+    "#]],
+    );
+}
+
+#[test]
+fn requirements_are_checked() {
+    check(
+        &["- required_engine_version: 99\n- required_engine_version: x\n"],
+        expect![[r#"
+        error[engine-too-old]: Rules require engine version 0.99.0, but engine version is 0.63.0
+          0.yaml:1:28   - required_engine_version: 99
+                                                   ^^
+        error[invalid-version]: Unable to parse engine version 'x' as a semver string
+          0.yaml:2:28   - required_engine_version: x
+                                                   ^
+    "#]],
+    );
+    check(
+        &["- required_plugin_versions: [{name: nope, version: 1.0.0, alternatives: [{name: json, version: 9.0.0}]}]"],
+        expect![[r#"
+        error[plugin-missing]: Plugin 'nope' of version 1.0.0 or a newer compatible one is required
+          0.yaml:1:37   - required_plugin_versions: [{name: nope, version: 1.0.0, alternatives: [{name: json, version: 9.0.0}]}]
+                                                            ^^^^ built in are container 0.7.0, json 0.7.3, k8saudit 0.18.0, k8smeta 0.4.1
+    "#]],
+    );
+}
+
+/// The names of the rules that match, and the alert of the first.
+fn alerts(file: &str, options: Options, event: &MockEvent<'_>) -> (Vec<String>, String) {
+    let mut loader = Loader::new(options);
+    loader.add("r.yaml", file.as_bytes());
+    let loaded = loader.finish();
+    let ruleset = loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+    let (mut names, mut alert) = (Vec::new(), None);
+    ruleset.matches(event, &mut Evaluation::default(), |rule| {
+        names.push(rule.name().to_owned());
+        alert.get_or_insert_with(|| ruleset.alert(rule, event));
+    });
+    (names, alert.map_or_else(String::new, |alert| serde_json::to_string_pretty(&alert).expect("JSON")))
+}
+
+const ALERTS: &str = r#"
+- rule: first
+  desc: d
+  condition: evt.type = openat and fd.name startswith /etc
+  output: "Opened (file=%fd.name %5proc.name|%proc.pid missing=%proc.pname %toupper(proc.name) %proc.aname[2])"
+  priority: WARNING
+  tags: [b, a, b]
+- rule: second
+  desc: d
+  condition: evt.type = openat
+  output: o
+  priority: DEBUG
+  enabled: false
+"#;
+
+#[test]
+fn an_alert_has_falcos_keys_and_values() {
+    let arena = Arena::new();
+    let event = MockEvent::new(
+        &arena,
+        "openat",
+        &[
+            ("fd.name", Value::Text(b"/etc/x\n\x1b[31m\xff")),
+            ("proc.name", Value::Text(b"cat")),
+            ("proc.pid", Value::Int(7)),
+        ],
+    );
+    let options = Options {
+        hostname: "node".into(),
+        append_output: vec![AppendOutput::suggested()],
+        rule_matching: RuleMatching::All,
+        ..Options::default()
+    };
+    let (names, alert) = alerts(ALERTS, options, &event);
+    assert_eq!(names, ["first"]);
+    expect![[r#"
+        {
+          "hostname": "node",
+          "output": "22:13:20.123456789: Warning Opened (file=/etc/x\\n\\x1b[31m� cat  |7 missing=<NA> CAT <NA>) container_id=<NA> container_name=<NA> container_image_repository=<NA> container_image_tag=<NA> k8s_pod_name=<NA> k8s_ns_name=<NA>",
+          "output_fields": {
+            "container.id": null,
+            "container.image.repository": null,
+            "container.image.tag": null,
+            "container.name": null,
+            "evt.time": 1700000000123456789,
+            "fd.name": "/etc/x\n\u001b[31m�",
+            "k8s.ns.name": null,
+            "k8s.pod.name": null,
+            "proc.aname[2]": null,
+            "proc.name": "cat",
+            "proc.pid": 7,
+            "proc.pname": null,
+            "toupper(proc.name)": "CAT"
+          },
+          "priority": "Warning",
+          "rule": "first",
+          "source": "syscall",
+          "tags": [
+            "a",
+            "b"
+          ],
+          "time": "2023-11-14T22:13:20.123456789Z"
+        }"#]].assert_eq(&alert);
+}
+
+#[test]
+fn selection_beats_enabled_and_the_last_one_wins() {
+    let arena = Arena::new();
+    let event = MockEvent::new(&arena, "openat", &[("fd.name", Value::Text(b"/etc"))]);
+    let select = |enable, selector| Selection { enable, selector };
+    let options = Options {
+        rule_matching: RuleMatching::All,
+        selection: vec![
+            select(false, Selector::Rule("*".into())),
+            select(true, Selector::Rule("sec*".into())),
+            select(true, Selector::Tag("a".into())),
+        ],
+        ..Options::default()
+    };
+    assert_eq!(alerts(ALERTS, options.clone(), &event).0, ["first", "second"]);
+    let first = Options { rule_matching: RuleMatching::First, ..options };
+    assert_eq!(alerts(ALERTS, first, &event).0, ["first"]);
+}
+
+#[test]
+fn no_value_makes_every_comparison_false_and_not_makes_that_true() {
+    let arena = Arena::new();
+    let event = MockEvent::new(&arena, "openat", &[]);
+    for (condition, want) in [
+        ("proc.name != x", false),
+        ("proc.name = x", false),
+        ("not proc.name = x", true),
+        ("not proc.name != x", true),
+        ("proc.name in ()", false),
+        ("not proc.name exists", true),
+        ("proc.name != allof (a)", false),
+        ("proc.pid < 5", false),
+        ("proc.name = val(proc.pname)", false),
+        ("proc.name contains ''", false),
+    ] {
+        let file = rule(&format!("evt.type = openat and {condition}"));
+        assert_eq!(!alerts(&file, Options::default(), &event).0.is_empty(), want, "{condition}");
+    }
+}
