@@ -3,9 +3,14 @@
 //! Ids of cgroups are not reused while the host runs, so an old entry is never wrong, only superfluous; the map is
 //! bounded by forgetting the half that was not asked for lately.
 
+mod facts;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+
+pub(crate) use self::facts::glob;
+pub use self::facts::{ContainerFacts, Mount, PodFacts};
 
 /// What Falco shows as `container.id` of a process in no container.
 pub const HOST: &str = "host";
@@ -25,13 +30,18 @@ pub struct Container {
 impl Container {
     /// The id as Falco shows it: the first 12 characters.
     pub fn id(&self) -> &str {
-        self.full_id.get(..SHOWN).unwrap_or(&self.full_id)
+        shown(&self.full_id)
     }
 
     /// The id as the runtime knows it.
     pub fn full_id(&self) -> &str {
         &self.full_id
     }
+}
+
+/// An id as Falco shows it.
+pub(crate) fn shown(id: &str) -> &str {
+    id.get(..SHOWN).unwrap_or(id)
 }
 
 /// What is known about the container of a process.
@@ -106,12 +116,14 @@ pub struct Containers {
     half: usize,
     recent: HashMap<u64, Membership>,
     old: HashMap<u64, Membership>,
+    /// What the runtime said, by full id.
+    facts: HashMap<Box<str>, Arc<ContainerFacts>>,
 }
 
 impl Containers {
     /// An empty map of at most `limit` cgroups.
     pub fn new(limit: usize) -> Self {
-        Self { half: (limit / 2).max(1), recent: HashMap::new(), old: HashMap::new() }
+        Self { half: (limit / 2).max(1), recent: HashMap::new(), old: HashMap::new(), facts: HashMap::new() }
     }
 
     /// What is known about a cgroup.
@@ -160,6 +172,25 @@ impl Containers {
     fn share(&self, container: Container) -> Membership {
         let known = self.recent.values().find(|m| matches!(m, Membership::Container(c) if **c == container));
         known.cloned().unwrap_or_else(|| Membership::Container(Arc::new(container)))
+    }
+
+    /// What the runtime said about a container.
+    pub fn facts(&self, container: &Container) -> Option<&ContainerFacts> {
+        self.facts.get(container.full_id()).map(|facts| &**facts)
+    }
+
+    /// Sets what the runtime says. `false` when there are too many containers.
+    pub(crate) fn set_facts(&mut self, full_id: &str, facts: ContainerFacts) -> bool {
+        if self.facts.len() >= self.half && !self.facts.contains_key(full_id) {
+            return false;
+        }
+        self.facts.insert(full_id.into(), Arc::new(facts));
+        true
+    }
+
+    /// Forgets a container that is gone.
+    pub(crate) fn forget_facts(&mut self, full_id: &str) {
+        self.facts.remove(full_id);
     }
 
     /// Number of cgroups in the map.

@@ -43,6 +43,8 @@ losses! {
     ProcessTableFull = "process_table_full", "the process table is full";
     /// The map from cgroups to containers was full: a membership was forgotten and must be looked up again.
     CgroupTableFull = "cgroup_table_full", "the table of cgroups is full";
+    /// More containers than the sensor keeps facts about: their fields stay empty.
+    ContainerTableFull = "container_table_full", "the table of containers is full";
     /// The wait for container facts ran out: events were judged with container fields missing.
     HoldExpired = "hold_expired", "container facts did not arrive in time";
     /// Too many events waited for container facts: events were judged with container fields missing.

@@ -47,7 +47,7 @@ pub enum Radix {
     /// Plain decimal.
     #[default]
     Decimal,
-    /// `0x`-less lower-case hexadecimal, as Falco prints `PF_HEX`.
+    /// `0x`-less upper-case hexadecimal, as Falco prints `PF_HEX`.
     Hex,
     /// Octal with a leading zero.
     Octal,

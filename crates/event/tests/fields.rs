@@ -5,6 +5,7 @@ use std::fmt::Write;
 use abi::record::{ExecFacts, FdFacts, exe_flag, fd_flag, tag};
 use expect_test::{Expect, expect};
 use gyrfalcon_event::{
+    containers::{ContainerFacts, Mount, PodFacts},
     decode::{Record, Status},
     event::Event,
     fields::{self, Arg, ArgRule, Subject},
@@ -659,6 +660,69 @@ fn a_process_in_a_container_that_nobody_told_of() {
             user.name = "daemon"
             user.shell = "/bin/false"
             evt.arg.path = "/w/x"
+        "#]],
+    );
+}
+
+#[test]
+fn a_container_that_the_runtime_told_of() {
+    let mut state = state();
+    state.learn_cgroup(60, format!("/docker/{ID}").as_bytes());
+    let mount = |source: &str, dest: &str| Mount {
+        source: source.into(),
+        dest: dest.into(),
+        mode: "".into(),
+        writable: true,
+        propagation: "private".into(),
+    };
+    let facts = ContainerFacts {
+        name: "web".into(),
+        runtime: "containerd".into(),
+        repository: "docker.io/library/nginx".into(),
+        tag: "1.27".into(),
+        privileged: Some(true),
+        mounts: vec![mount("/proc/1", "/host/proc"), mount("/etc", "/host/etc")],
+        labels: vec![
+            ("app".into(), "shop".into()),
+            ("io.kubernetes.pod.name".into(), "web-1".into()),
+            ("x".into(), "".into()),
+        ],
+        ip: "10.1.2.3".into(),
+        pod: Some(PodFacts {
+            name: "web-1".into(),
+            namespace: "shop".into(),
+            sandbox_id: ID.into(),
+            ..PodFacts::default()
+        }),
+        ..ContainerFacts::default()
+    };
+    state.set_container(ID, facts);
+    check(
+        &mut state,
+        Encoder::syscall("mkdir").cgroup_id(60),
+        "container.id container.name container.type container.image.repository container.image.tag container.privileged
+         container.host_pid container.mounts container.mount.dest[/proc*] container.mount.source[/host/etc]
+         container.mount.dest[/nope] container.mount[1] container.label[app] container.labels k8s.pod.name k8s.ns.name
+         k8s.pod.sandbox_id k8s.pod.ip",
+        expect![[r#"
+            container.id = "6d4a9e395b72"
+            container.name = "web"
+            container.type = "containerd"
+            container.image.repository = "docker.io/library/nginx"
+            container.image.tag = "1.27"
+            container.privileged = true
+            container.host_pid = null
+            container.mounts = "/proc/1:/host/proc::true:private,/etc:/host/etc::true:private"
+            container.mount.dest[/proc*] = "/host/proc"
+            container.mount.source[/host/etc] = "/etc"
+            container.mount.dest[/nope] = null
+            container.mount[1] = "/etc:/host/etc::true:private"
+            container.label[app] = "shop"
+            container.labels = "app:shop, x"
+            k8s.pod.name = "web-1"
+            k8s.ns.name = "shop"
+            k8s.pod.sandbox_id = "6d4a9e395b72"
+            k8s.pod.ip = "10.1.2.3"
         "#]],
     );
 }

@@ -7,9 +7,13 @@ mod container;
 mod evt;
 mod fd;
 mod fs_path;
+mod k8s_audit;
 mod proc;
+mod sources;
 pub(crate) mod time;
 mod user;
+
+pub use sources::EventSource;
 
 use crate::{
     catalogue::EventType,

@@ -20,7 +20,7 @@ pub use self::{
     seed::Seed,
 };
 use crate::{
-    containers::{Containers, Membership},
+    containers::{ContainerFacts, Containers, Membership},
     decode::{Kind, Record, Status},
     loss::{Loss, Losses},
     users::Users,
@@ -265,6 +265,26 @@ impl State {
     fn learn_cgroup_components<'a>(&mut self, cgroup: u64, leaf_first: impl Iterator<Item = &'a [u8]> + Clone) {
         if self.containers.learn(cgroup, leaf_first) {
             self.losses.add(Loss::CgroupTableFull);
+        }
+    }
+
+    /// Brings what the runtime says about a container, by its full id.
+    pub fn set_container(&mut self, full_id: &str, facts: ContainerFacts) {
+        if !self.containers.set_facts(full_id, facts) {
+            self.losses.add(Loss::ContainerTableFull);
+        }
+    }
+
+    /// Says that a container is gone. Bring it after the last events that may be of it.
+    pub fn forget_container(&mut self, full_id: &str) {
+        self.containers.forget_facts(full_id);
+    }
+
+    /// What the runtime said about a container; `None` while it has not, which is when events are held back.
+    pub fn container_facts(&self, membership: &Membership) -> Option<&ContainerFacts> {
+        match membership {
+            Membership::Container(container) => self.containers.facts(container),
+            Membership::Unknown | Membership::Host => None,
         }
     }
 
