@@ -1,6 +1,6 @@
 //! Every event type that a rule may name, whether or not this sensor delivers it.
 //!
-//! What is collected, and how, is the business of [`abi::syscalls`]; here stands what Falco's language
+//! What is collected, and how, is the business of [`mod@abi::syscalls`]; here stands what Falco's language
 //! knows about an event: its category and the parameters that `evt.arg.x` can ask for.
 
 mod table;

@@ -147,7 +147,11 @@ impl<'a> Event<'a> {
         let open = match self.call() {
             Call::Open => (!self.failed()).then(|| self.opened_file()),
             Call::Socket => (!self.failed()).then(|| self.created_socket()),
-            Call::Connect | Call::Other => self.record.fd().map(|facts| self.described(&facts)),
+            Call::Connect => self.record.fd().map(|facts| self.described(&facts)),
+            Call::Other => match self.record.fd() {
+                Some(facts) => Some(self.described(&facts)),
+                None => self.given_directory(),
+            },
         };
         Some(Descriptor { num, open })
     }
@@ -229,6 +233,16 @@ impl<'a> Event<'a> {
             Transport::None
         };
         OpenFile { transport, ..OpenFile::new(kind, b"") }
+    }
+
+    /// The directory whose descriptor the call was given, when it is known because a path starts there.
+    fn given_directory(&self) -> Option<OpenFile<'a>> {
+        let mut params = self.info().params.iter().enumerate();
+        let (index, _) = params.find(|(_, param)| matches!(param.ty, ParamType::RelPath { .. }))?;
+        if self.fd_param()? == i64::from(AT_FDCWD) {
+            return None;
+        }
+        Some(OpenFile::new(FdKind::Directory, path::spell(self.record.base(index)?, self.arena())))
     }
 
     /// What the kernel said about the descriptor.

@@ -63,6 +63,9 @@ Where values differ from Falco's:
 * `proc.env` has no value when no rule asked for environments as the process began.
 * `proc.pname`, `proc.aname`, `proc.ppid`, `proc.tty`, `proc.sid`, `thread.cap_*`, `user.*`: as they are at the event, not
   as they were at the last exec.
+* `fd.name` and path parameters: read when the call ends. Falco also reads them when it begins, against programs that
+  change them meanwhile; against those, and against symbolic links, `fd.realpath` is the file that the kernel opened.
+* `user.name`, `group.name`: the host's names, also for processes in containers.
 * `container.id`: cgroups that a container makes for itself belong to it.
 ";
 

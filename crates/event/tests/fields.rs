@@ -598,6 +598,25 @@ fn calls_that_change_modes_and_trace() {
     );
     check(
         &mut state(),
+        Encoder::syscall("unlinkat")
+            .int("res", 0)
+            .int("dirfd", 7)
+            .text("name", "x")
+            .base("name", "/srv")
+            .int("flags", 0x200),
+        "evt.args fd.num fd.name fd.type fd.directory fs.path.name evt.abspath",
+        expect![[r#"
+            evt.args = "res=0 dirfd=7(<d>/srv) name=x(/srv/x) flags=512(AT_REMOVEDIR)"
+            fd.num = 7
+            fd.name = "/srv"
+            fd.type = "directory"
+            fd.directory = "/srv"
+            fs.path.name = "/srv/x"
+            evt.abspath = "/srv/x"
+        "#]],
+    );
+    check(
+        &mut state(),
         Encoder::syscall("ptrace")
             .ret(-1)
             .int("res", -1)

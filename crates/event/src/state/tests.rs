@@ -222,3 +222,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_process_needs_less_than_a_kilobyte() {
+    let argv = "/usr/bin/python3\0/srv/app/manage.py\0runserver\0--port\08080\0";
+    let parts = ImageParts { argv: argv.as_bytes(), env: None, exepath: b"/usr/bin/python3.12", cwd: b"/srv/app" };
+    let text = parts.argv.len() + parts.exepath.len() + parts.cwd.len();
+    assert!(
+        size_of::<Process>() + size_of::<Image>() + text <= 1024,
+        "{} {}",
+        size_of::<Process>(),
+        size_of::<Image>()
+    );
+}
