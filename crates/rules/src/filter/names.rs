@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use event::{
     catalogue::EventType,
-    fields::{self, Arg, ArgRule, Field},
+    fields::{Arg, ArgRule, EventSource, Field},
     params::ParamType,
     value::ValueType,
 };
@@ -17,6 +17,8 @@ use crate::diagnostic::{Code, closest};
 pub struct Catalogue {
     /// Fields beyond those of [`event::fields`]: static fields of the configuration, or those of a test.
     pub extra: &'static [Field],
+    /// The event source of the rule: it decides which fields there are.
+    pub source: EventSource,
 }
 
 /// Why a name doesn't work out.
@@ -101,12 +103,12 @@ fn value_type(ty: ParamType) -> ValueType {
 impl Catalogue {
     fn lookup<'a>(&self, name: &'a str) -> Option<(&'static Field, &'a str)> {
         let extra = self.extra.iter().filter_map(|field| Some((field, name.strip_prefix(field.name)?)));
-        extra.chain(fields::lookup(name)).min_by_key(|(_, rest)| rest.len())
+        extra.chain(self.source.lookup(name)).min_by_key(|(_, rest)| rest.len())
     }
 
     /// Every name, for "did you mean".
     fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.extra.iter().chain(fields::all()).map(|field| field.name)
+        self.extra.iter().chain(self.source.fields()).map(|field| field.name)
     }
 
     /// The field that a filter names.
@@ -136,7 +138,13 @@ impl Catalogue {
     }
 
     fn unknown(&self, name: &str) -> NameError {
-        let help = closest(name, self.names()).map(|name| format!("did you mean `{name}`?"));
+        let elsewhere = EventSource::ALL.into_iter().filter(|source| *source != self.source);
+        let elsewhere = elsewhere.filter(|source| source.lookup(name).is_some_and(|(_, rest)| rest.is_empty()));
+        let help = match (closest(name, self.names()), elsewhere.map(EventSource::name).next()) {
+            (_, Some(source)) => Some(format!("it is a field of events of the source {source}")),
+            (Some(name), None) => Some(format!("did you mean `{name}`?")),
+            (None, None) => None,
+        };
         NameError { help, ..NameError::new(Code::UnknownField, format!("no field `{name}`")) }
     }
 }

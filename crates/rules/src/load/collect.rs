@@ -3,6 +3,7 @@
 //! A definition keeps its place in the order when it is redefined (`index`), and remembers when it was last touched
 //! (`touched`), which decides what it may refer to.
 
+use event::fields::EventSource;
 use hashbrown::HashMap;
 
 use super::{
@@ -73,8 +74,8 @@ pub(crate) struct MacroDef {
 pub(crate) struct RuleDef {
     pub(crate) name: Text,
     pub(crate) source: Box<str>,
-    /// The source is one of ours.
-    pub(crate) known_source: bool,
+    /// The source, if it is one of ours.
+    pub(crate) known_source: Option<EventSource>,
     pub(crate) condition: Text,
     pub(crate) output: Text,
     pub(crate) desc: Text,
@@ -98,12 +99,9 @@ pub(crate) struct Definitions {
     pub(crate) file: u32,
 }
 
-/// The event source of rules that don't name one.
-pub(crate) const DEFAULT_SOURCE: &str = "syscall";
-
 impl Definitions {
     /// Applies an item other than a requirement.
-    pub(crate) fn apply(&mut self, item: Item, sources: &[Box<str>], catalogue: Catalogue, report: &mut Report<'_>) {
+    pub(crate) fn apply(&mut self, item: Item, sources: &[EventSource], catalogue: Catalogue, report: &mut Report<'_>) {
         self.clock += 1;
         match item {
             Item::List(item) => self.list(item, report),
@@ -180,7 +178,7 @@ impl Definitions {
         }
     }
 
-    fn rule(&mut self, item: RuleItem, sources: &[Box<str>], catalogue: Catalogue, report: &mut Report<'_>) {
+    fn rule(&mut self, item: RuleItem, sources: &[EventSource], catalogue: Catalogue, report: &mut Report<'_>) {
         let name = item.name.as_str().to_owned();
         let place = item.name.whole();
         let known = self.rules.position(&name);
@@ -227,7 +225,7 @@ impl Definitions {
         &mut self,
         item: RuleItem,
         known: Option<usize>,
-        sources: &[Box<str>],
+        sources: &[EventSource],
         catalogue: Catalogue,
         report: &mut Report<'_>,
     ) {
@@ -237,15 +235,15 @@ impl Definitions {
             return;
         };
         let name = item.name.as_str().to_owned();
-        let source = item.source.as_ref().map_or(DEFAULT_SOURCE, Text::as_str);
-        let known_source = sources.iter().any(|known| **known == *source);
-        if !known_source {
+        let source = item.source.as_ref().map_or(EventSource::default().name(), Text::as_str);
+        let known_source = EventSource::by_name(source).filter(|source| sources.contains(source));
+        if known_source.is_none() {
             let place = item.source.as_ref().map_or(item.name.whole(), Text::whole);
             report.add(Code::UnknownSource, place, format!("Unknown source {source}, skipping"), |d| {
                 d.item(ItemKind::Rule, &name)
             });
         }
-        let catalogue = known_source.then_some(catalogue);
+        let catalogue = known_source.map(|source| Catalogue { source, ..catalogue });
         let mut exceptions = Vec::new();
         for exception in item.exceptions.unwrap_or_default() {
             exception::define(exception, &mut exceptions, catalogue, &name, report);
@@ -305,7 +303,7 @@ impl Definitions {
                     if *how == How::Replace {
                         rule.exceptions.clear();
                     }
-                    let catalogue = rule.known_source.then_some(catalogue);
+                    let catalogue = rule.known_source.map(|source| Catalogue { source, ..catalogue });
                     for exception in item.exceptions.iter().flatten() {
                         match how {
                             How::Append => {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use event::catalogue::EventSet;
+use event::{catalogue::EventSet, fields::EventSource};
 
 use super::{
     AppendOutput, ExtraField, Options, Report,
-    collect::{DEFAULT_SOURCE, Definitions, RuleDef},
+    collect::{Definitions, RuleDef},
     resolve::Resolver,
 };
 use crate::{
@@ -48,8 +48,8 @@ pub(crate) fn compile(definitions: &Definitions, options: &Options, report: &mut
     let mut resolver = Resolver::new(definitions, report);
     let mut checked = Vec::new();
     for (at, rule) in definitions.rules.entries.iter().enumerate() {
-        if rule.known_source {
-            checked.extend(compile_rule(at, rule, &mut resolver, options, report));
+        if let Some(source) = rule.known_source {
+            checked.extend(compile_rule(at, rule, source, &mut resolver, options, report));
         }
     }
     unused(definitions, &resolver, report);
@@ -76,13 +76,14 @@ fn unused(definitions: &Definitions, resolver: &Resolver<'_>, report: &mut Repor
 fn compile_rule(
     at: usize,
     rule: &RuleDef,
+    source: EventSource,
     resolver: &mut Resolver<'_>,
     options: &Options,
     report: &mut Report<'_>,
 ) -> Option<Checked> {
     let name = rule.name.as_str();
     let tree = resolver.rule(at, report)?;
-    let catalogue = options.catalogue;
+    let catalogue = Catalogue { source, ..options.catalogue };
     let (condition, findings) = check::check(&tree, catalogue);
     let output = output_text(rule, options);
     let mut faults: Vec<_> = findings.into_iter().map(|finding| (resolver.span(finding.at), finding)).collect();
@@ -116,13 +117,13 @@ fn compile_rule(
         return None;
     }
     let written = rule.output.as_str();
-    for (offset, field) in deprecated_in_output(&template, written, catalogue) {
+    for (offset, field) in deprecated_in_output(&template, written) {
         let message = format!("usage of deprecated field '{field}' has been detected in the rule output");
         let span = rule.output.span(offset..offset + field.len());
         report.add(Code::DeprecatedField, span, message, |d| d.item(ItemKind::Rule, name));
     }
-    let events = event_types(&tree);
-    if rule.warn_evttypes && &*rule.source == DEFAULT_SOURCE && events.len() > MANY_TYPES {
+    let events = event_types(&tree).intersection(source.event_types());
+    if rule.warn_evttypes && source == EventSource::Syscall && events.len() > MANY_TYPES {
         let message = "Rule matches too many evt.type values. This has a significant performance penalty.";
         report.add(Code::TooManyEventTypes, rule.condition.whole(), message, |d| {
             d.help("narrow it down with `evt.type in (…) and`").item(ItemKind::Rule, name)
@@ -149,7 +150,7 @@ fn is_unknown(finding: &Finding) -> bool {
 }
 
 /// Deprecated tokens of an output and where they stand, `%container.info` among them.
-fn deprecated_in_output(template: &Template, text: &str, _: Catalogue) -> Vec<(usize, String)> {
+fn deprecated_in_output(template: &Template, text: &str) -> Vec<(usize, String)> {
     let mut found: Vec<_> = template.fields().into_iter().filter(|(field, _)| field.marks.deprecated).collect();
     found.dedup();
     let mut places: Vec<_> = found
@@ -177,8 +178,8 @@ fn output_text(rule: &RuleDef, options: &Options) -> Text {
         if let Some(more) = &append.extra_output {
             text.push_made(&format!(" {}", more.trim_start()), rule.output.whole());
         }
-        if append.suggested_output && &*rule.source == DEFAULT_SOURCE {
-            for field in event::fields::all().filter(|field| field.marks.suggested) {
+        if append.suggested_output && let Some(source) = rule.known_source {
+            for field in source.fields().filter(|field| field.marks.suggested) {
                 let token = format!(" {}=%{}", field.name.replace('.', "_"), field.name);
                 text.push_made(&token, rule.output.whole());
             }

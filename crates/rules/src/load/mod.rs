@@ -19,10 +19,11 @@ use std::{
     sync::Arc,
 };
 
+use event::fields::EventSource;
 use serde_json::json;
 
 use self::{
-    collect::{DEFAULT_SOURCE, Definitions},
+    collect::Definitions,
     compile::Checked,
     read::{Item, PluginRequirement},
 };
@@ -106,7 +107,7 @@ pub struct Options {
     /// Knows host names.
     pub resolver: Option<Arc<dyn Resolver>>,
     /// The event sources that there are.
-    pub sources: Vec<Box<str>>,
+    pub sources: Vec<EventSource>,
     /// The fields that there are.
     pub catalogue: Catalogue,
 }
@@ -120,7 +121,7 @@ impl Default for Options {
             append_output: Vec::new(),
             selection: Vec::new(),
             resolver: None,
-            sources: vec![DEFAULT_SOURCE.into()],
+            sources: vec![EventSource::Syscall],
             catalogue: Catalogue::default(),
         }
     }

@@ -40,7 +40,7 @@ pub fn field(name: &str, ty: ValueType, list: bool) -> Field {
 
 /// A catalogue with these fields too. They live as long as the test program.
 pub fn catalogue(fields: Vec<Field>) -> Catalogue {
-    Catalogue { extra: fields.leak() }
+    Catalogue { extra: fields.leak(), ..Catalogue::default() }
 }
 
 /// An event with fixed field values.
