@@ -16,14 +16,13 @@ use crate::{
     event::Event,
     fields::time,
     flags,
-    params::{FlagSet, ParamType},
+    params::{FlagSet, Form, ParamType},
     path,
     text::{Text, text},
     value::{Radix, Value},
 };
 
-/// What Falco prints for a parameter without content.
-const NOT_AVAILABLE: &[u8] = b"<NA>";
+/// What stands for an address that is none.
 const NULL: &[u8] = b"NULL";
 
 /// Bytes of a page: exec facts count memory in pages.
@@ -90,28 +89,29 @@ impl<'a> Event<'a> {
     }
 
     fn block_value(&self, block: Block<'a>, name: &str, ty: ParamType) -> Param<'a> {
-        if matches!(ty, ParamType::Text | ParamType::Path | ParamType::RelPath { .. }) {
-            return block.text().map_or(Param::Empty, Param::Text);
+        let readable = !matches!(block.status, Status::Fault | Status::Null);
+        let param = match ty.form() {
+            Form::Text => block.text().map(Param::Text),
+            Form::Bytes => (readable && !block.bytes.is_empty()).then_some(Param::Bytes(block.bytes)),
+            Form::Signed => block.int().map(|raw| Param::Int(raw as i64)),
+            Form::Unsigned => block.int().map(|raw| Param::Uint(self.falcos_number(raw, name, ty))),
+        };
+        param.unwrap_or(Param::Empty)
+    }
+
+    /// Falco's number for the kernel's.
+    fn falcos_number(&self, raw: u64, name: &str, ty: ParamType) -> u64 {
+        let event = self.info().name;
+        if let ParamType::Flags(FlagSet::FileFlags) = ty
+            && matches!(event, "open" | "openat" | "openat2")
+        {
+            return flags::open_flags(raw);
         }
-        if block.status == Status::Fault || block.status == Status::Null {
-            return Param::Empty;
+        if let ParamType::Flags(set) | ParamType::Enum(set) | ParamType::Mode(set) = ty {
+            return flags::from_raw(set, raw);
         }
-        if matches!(ty, ParamType::Bytes | ParamType::SockAddr | ParamType::SockTuple) {
-            return if block.bytes.is_empty() { Param::Empty } else { Param::Bytes(block.bytes) };
-        }
-        let Some(raw) = block.int() else { return Param::Empty };
-        match ty {
-            ParamType::Errno | ParamType::Fd | ParamType::Pid | ParamType::Int(_) => Param::Int(raw as i64),
-            ParamType::Flags(FlagSet::FileFlags) if matches!(self.info().name, "open" | "openat" | "openat2") => {
-                Param::Uint(flags::open_flags(raw))
-            }
-            ParamType::Flags(set) | ParamType::Enum(set) | ParamType::Mode(set) => {
-                Param::Uint(flags::from_raw(set, raw))
-            }
-            // The type of a socket without the flags that travel with it.
-            ParamType::Uint(_) if name == "type" && self.info().name == "socket" => Param::Uint(raw & 0xf),
-            _ => Param::Uint(raw),
-        }
+        // The type of a socket comes with flags.
+        if (event, name) == ("socket", "type") { raw & 0xf } else { raw }
     }
 
     /// Both ends of the connection that a connect made, as text: nothing compares its bytes.
@@ -204,16 +204,7 @@ impl<'a> Event<'a> {
         let param = self.param(index)?;
         let arena = self.arena();
         Some(match (info.ty, param) {
-            (
-                ParamType::Bytes
-                | ParamType::SockTuple
-                | ParamType::FdList
-                | ParamType::TextList
-                | ParamType::TextPairs
-                | ParamType::Dynamic,
-                Param::Empty,
-            ) => ParamText::raw(NULL),
-            (_, Param::Empty) => ParamText::raw(NOT_AVAILABLE),
+            (ty, Param::Empty) => ParamText::raw(ty.empty_text()),
             (ParamType::Path | ParamType::RelPath { .. }, Param::Text(name)) => {
                 let relative =
                     !name.is_empty() && !name.starts_with(b"/") && matches!(self.record.kind, Kind::Syscall(_));
@@ -240,8 +231,33 @@ impl<'a> Event<'a> {
             ParamType::Fd if value == i64::from(AT_FDCWD) => b"AT_FDCWD",
             ParamType::Fd if value < 0 => errno::name(value).map_or(b"", str::as_bytes),
             ParamType::Fd => self.shown_descriptor(index, value),
-            ParamType::Pid if value >= 0 => self.pid_name(value),
-            _ => b"",
+            ParamType::Pid => self.pid_name(value),
+            // Numbers that mean nothing but themselves; unsigned types do not come here.
+            ParamType::Int(_)
+            | ParamType::Uid
+            | ParamType::Gid
+            | ParamType::Uint(_)
+            | ParamType::Text
+            | ParamType::Bytes
+            | ParamType::Path
+            | ParamType::RelPath { .. }
+            | ParamType::Flags(_)
+            | ParamType::Enum(_)
+            | ParamType::Mode(_)
+            | ParamType::SockAddr
+            | ParamType::SockTuple
+            | ParamType::AbsTime
+            | ParamType::RelTime
+            | ParamType::Signal
+            | ParamType::SignalSet
+            | ParamType::TextList
+            | ParamType::TextPairs
+            | ParamType::Port
+            | ParamType::FdList
+            | ParamType::Ipv4
+            | ParamType::Ipv6
+            | ParamType::SyscallId
+            | ParamType::Dynamic => b"",
         };
         ParamText { raw, resolved }
     }
@@ -309,7 +325,30 @@ impl<'a> Event<'a> {
             ParamType::AbsTime => {
                 return ParamText::raw(time::date_time(arena, value, self.state.host.utc_offset_s, true));
             }
-            _ => {}
+            // Numbers that mean nothing but themselves; signed types do not come here. Names of signals and system calls
+            // follow with the first event that has such a parameter.
+            ParamType::Errno
+            | ParamType::Fd
+            | ParamType::Pid
+            | ParamType::Int(_)
+            | ParamType::Uint(_)
+            | ParamType::Text
+            | ParamType::Bytes
+            | ParamType::Path
+            | ParamType::RelPath { .. }
+            | ParamType::SockAddr
+            | ParamType::SockTuple
+            | ParamType::RelTime
+            | ParamType::Signal
+            | ParamType::SignalSet
+            | ParamType::TextList
+            | ParamType::TextPairs
+            | ParamType::Port
+            | ParamType::FdList
+            | ParamType::Ipv4
+            | ParamType::Ipv6
+            | ParamType::SyscallId
+            | ParamType::Dynamic => {}
         }
         let raw = match radix {
             Radix::Decimal => text!(arena, "{value}"),
@@ -360,9 +399,9 @@ impl<'a> Event<'a> {
             Param::Uint(value) => Some(Value::Uint(value)),
             Param::Text(text) => Some(Value::Text(text)),
             Param::Bytes(bytes) => Some(Value::Bytes(bytes)),
-            Param::Empty => match info.ty {
-                ParamType::Text | ParamType::Path | ParamType::RelPath { .. } => Some(Value::Text(NOT_AVAILABLE)),
-                _ => None,
+            Param::Empty => match info.ty.form() {
+                Form::Text => Some(Value::Text(info.ty.empty_text())),
+                Form::Signed | Form::Unsigned | Form::Bytes => None,
             },
         }
     }

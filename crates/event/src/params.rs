@@ -64,6 +64,79 @@ pub enum ParamType {
     Dynamic,
 }
 
+/// How the value of a parameter is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A signed number.
+    Signed,
+    /// An unsigned number.
+    Unsigned,
+    /// A C string.
+    Text,
+    /// Bytes.
+    Bytes,
+}
+
+impl ParamType {
+    /// How values of this type are kept.
+    pub const fn form(self) -> Form {
+        match self {
+            Self::Errno | Self::Fd | Self::Pid | Self::Int(_) => Form::Signed,
+            Self::Uid
+            | Self::Gid
+            | Self::Uint(_)
+            | Self::Flags(_)
+            | Self::Enum(_)
+            | Self::Mode(_)
+            | Self::AbsTime
+            | Self::RelTime
+            | Self::Signal
+            | Self::SignalSet
+            | Self::Port
+            | Self::SyscallId
+            | Self::Dynamic => Form::Unsigned,
+            Self::Text | Self::Path | Self::RelPath { .. } => Form::Text,
+            Self::Bytes
+            | Self::SockAddr
+            | Self::SockTuple
+            | Self::TextList
+            | Self::TextPairs
+            | Self::FdList
+            | Self::Ipv4
+            | Self::Ipv6 => Form::Bytes,
+        }
+    }
+
+    /// What Falco prints for a value without content.
+    pub const fn empty_text(self) -> &'static [u8] {
+        match self {
+            Self::Bytes | Self::SockTuple | Self::FdList | Self::TextList | Self::TextPairs | Self::Dynamic => b"NULL",
+            Self::Errno
+            | Self::Fd
+            | Self::Pid
+            | Self::Uid
+            | Self::Gid
+            | Self::Int(_)
+            | Self::Uint(_)
+            | Self::Text
+            | Self::Path
+            | Self::RelPath { .. }
+            | Self::Flags(_)
+            | Self::Enum(_)
+            | Self::Mode(_)
+            | Self::SockAddr
+            | Self::AbsTime
+            | Self::RelTime
+            | Self::Signal
+            | Self::SignalSet
+            | Self::Port
+            | Self::Ipv4
+            | Self::Ipv6
+            | Self::SyscallId => b"<NA>",
+        }
+    }
+}
+
 /// The tables of names for flags and enumerations. Falco: driver/flags_table.c.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are those of Falco's tables")]

@@ -92,6 +92,29 @@ impl FdKind {
         }
     }
 
+    /// Falco's word for the family of a socket: `fd.sockfamily`.
+    pub const fn family_word(self) -> Option<&'static str> {
+        match self {
+            Self::Ipv4 | Self::Ipv6 => Some("ip"),
+            Self::Unix => Some("unix"),
+            Self::File
+            | Self::Directory
+            | Self::Netlink
+            | Self::Pipe
+            | Self::Event
+            | Self::Signal
+            | Self::Epoll
+            | Self::Inotify
+            | Self::Timer
+            | Self::Bpf
+            | Self::Userfault
+            | Self::IoUring
+            | Self::Memfd
+            | Self::Pid
+            | Self::Unknown => None,
+        }
+    }
+
     /// What the address family of a socket says.
     pub(super) fn of_family(family: u16) -> Self {
         match family {

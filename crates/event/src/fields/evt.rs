@@ -254,11 +254,27 @@ fn is_io_write<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn io_dir<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    match e.info().category {
-        Category::IoRead => Some(Value::Text(b"read")),
-        Category::IoWrite => Some(Value::Text(b"write")),
-        _ => None,
-    }
+    let word: &[u8] = match e.info().category {
+        Category::IoRead => b"read",
+        Category::IoWrite => b"write",
+        Category::Other
+        | Category::File
+        | Category::Net
+        | Category::Ipc
+        | Category::Wait
+        | Category::Signal
+        | Category::Sleep
+        | Category::Time
+        | Category::Process
+        | Category::Scheduler
+        | Category::Memory
+        | Category::User
+        | Category::System
+        | Category::IoOther
+        | Category::Internal
+        | Category::Unknown => return None,
+    };
+    Some(Value::Text(word))
 }
 
 fn is_wait<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {

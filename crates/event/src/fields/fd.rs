@@ -234,11 +234,7 @@ fn l4proto<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn sockfamily<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    match open(e)?.kind {
-        FdKind::Ipv4 | FdKind::Ipv6 => Some(Value::Text(b"ip")),
-        FdKind::Unix => Some(Value::Text(b"unix")),
-        _ => None,
-    }
+    open(e)?.kind.family_word().map(|word| Value::Text(word.as_bytes()))
 }
 
 fn is_server<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
