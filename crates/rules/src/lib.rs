@@ -6,9 +6,12 @@
 
 pub mod alert;
 pub mod diagnostic;
+mod docs;
 pub mod filter;
 pub mod load;
 pub mod output;
 pub mod pushdown;
 pub mod ruleset;
 pub mod source;
+
+pub use docs::generated;

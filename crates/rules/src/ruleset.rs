@@ -43,8 +43,8 @@ pub(crate) struct Rule {
 /// A compiled, immutable set of rules.
 pub struct Ruleset {
     rules: Vec<Rule>,
-    /// Per event type, the rules that can see it, in load order.
-    index: Vec<Box<[u32]>>,
+    /// Per event type, the rules that can see it, in load order, and where their conditions begin for it.
+    index: Vec<Box<[(u32, Target)]>>,
     program: Program,
     matching: RuleMatching,
     hostname: Arc<str>,
@@ -115,7 +115,8 @@ impl Ruleset {
     pub(crate) fn new(rules: Vec<Rule>, program: Program, matching: RuleMatching, hostname: Arc<str>) -> Self {
         let of_type = |ty: EventType| {
             let seeing = rules.iter().enumerate().filter(|(_, rule)| rule.events.contains(ty));
-            seeing.map(|(index, _)| index as u32).collect()
+            let entry = |(index, rule): (usize, &Rule)| (index as u32, program.entry_for(rule.entry, ty));
+            seeing.map(entry).filter(|(_, entry)| *entry != Target::REJECT).collect()
         };
         let index = EventType::all().map(of_type).collect();
         Self { rules, index, program, matching, hostname }
@@ -168,9 +169,9 @@ impl Ruleset {
             return;
         }
         let mut run = Run::new(&self.program, subject, scratch);
-        for &index in candidates {
-            let rule = &self.rules[index as usize];
-            if run.holds(rule.entry) {
+        for &(index, entry) in candidates {
+            if run.holds(entry) {
+                let rule = &self.rules[index as usize];
                 on_match(RuleRef { rule, index: index as usize });
                 if self.matching == RuleMatching::First {
                     return;

@@ -439,3 +439,88 @@ fn no_value_makes_every_comparison_false_and_not_makes_that_true() {
         assert_eq!(!alerts(&file, Options::default(), &event).0.is_empty(), want, "{condition}");
     }
 }
+
+#[test]
+fn exceptions_become_part_of_the_condition_and_keep_their_place() {
+    let file = format!(
+        "{}  exceptions:\n    - {{name: a, fields: [proc.name, fd.name], comps: [=, in], values: [[x, [y, z]], [\"a b\", shells]]}}\n    \
+         - {{name: b, fields: proc.pid, values: [1, two]}}\n    - {{name: c, fields: [proc.nmae], values: [[x]]}}\n",
+        rule("evt.type = open and proc.name = a or proc.name = b"),
+    );
+    check(
+        &[&format!("- list: shells\n  items: [bash, sh]\n{file}")],
+        expect![[r#"
+        error[invalid-exception]: 'proc.nmae' is not a supported filter field
+          0.yaml:11:26       - {name: c, fields: [proc.nmae], values: [[x]]}
+                                                  ^^^^^^^^^ did you mean `proc.name`?
+        error[invalid-value]: `two` isn't a number
+          0.yaml:10:47       - {name: b, fields: proc.pid, values: [1, two]}
+                                                                       ^^^
+    "#]],
+    );
+    let mut loader = Loader::new(Options::default());
+    let fixed = file.replace("two", "2").replace("nmae", "name");
+    loader.add("r.yaml", format!("- list: shells\n  items: [bash, sh]\n{fixed}").as_bytes());
+    expect![[r#"(((evt.type = open and proc.name = a) or proc.name = b) and not ((proc.name = x and fd.name in (y, z)) or (proc.name = "a b" and fd.name in (bash, sh))) and not proc.pid in (1, 2) and not proc.name = x)"#]].assert_eq(&loader.listing().rules[0].condition);
+}
+
+#[test]
+fn a_field_of_another_source_is_named_as_such() {
+    check(
+        &[&rule("evt.type = open and ka.verb = get")],
+        expect![[r#"
+        error[unknown-field]: no field `ka.verb`
+          0.yaml:3:34     condition: evt.type = open and ka.verb = get
+                                                         ^^^^^^^ it is a field of events of the source k8s_audit
+    "#]],
+    );
+}
+
+#[test]
+fn lists_are_text_and_an_empty_one_takes_its_comma_along() {
+    let file = "- list: none\n  items: []\n- list: some\n  items: [a, \"b c\", none]\n";
+    let mut loader = Loader::new(Options::default());
+    loader.add("r.yaml", format!("{file}{}", rule("evt.type=open and proc.name in (x, none, some,none)")).as_bytes());
+    expect![[r#"(evt.type = open and proc.name in (x, a, "b c"))"#]].assert_eq(&loader.listing().rules[0].condition);
+}
+
+#[test]
+fn load_results_have_falcos_form() {
+    let mut loader = Loader::new(Options::default());
+    loader.add("r.yaml", rule("evt.type = opne").as_bytes());
+    let results = loader.finish().falco_load_results();
+    expect![[r#"
+        {
+          "falco_load_results": [
+            {
+              "errors": [
+                {
+                  "code": "LOAD_ERR_COMPILE_CONDITION",
+                  "codedesc": "A condition can't be compiled.",
+                  "context": {
+                    "locations": [
+                      {
+                        "item_name": "r",
+                        "item_type": "rule",
+                        "position": {
+                          "column": 24,
+                          "line": 2,
+                          "name": "r.yaml",
+                          "offset": 44
+                        }
+                      }
+                    ],
+                    "snippet": "  condition: evt.type = opne"
+                  },
+                  "message": "unknown event type `opne` (did you mean `open`?)"
+                }
+              ],
+              "name": "r.yaml",
+              "schema_validation": "ok",
+              "successful": false,
+              "warnings": []
+            }
+          ]
+        }"#]]
+    .assert_eq(&serde_json::to_string_pretty(&results).expect("JSON"));
+}

@@ -280,7 +280,9 @@ impl Checker {
             return;
         }
         let Ok((operand, length)) = operand_prefix(trimmed, TextId::default()) else { return };
-        if length != trimmed.len() || check_operand(&operand, self.catalogue).is_err() {
+        let mut known = length == trimmed.len();
+        operand.fields(&mut |field| known &= self.catalogue.has(&field.name));
+        if !known || check_operand(&operand, self.catalogue).is_err() {
             return;
         }
         let (what, help) = match operand {

@@ -51,7 +51,12 @@ impl Resolved {
     /// The type of the value, where the row leaves it to the event parameter.
     pub fn value_type(&self) -> ValueType {
         match (&self.field.ty, &self.arg) {
-            (ValueType::Dynamic, Arg::Key(param)) => PARAMETERS.get(&**param).copied().unwrap_or(ValueType::Dynamic),
+            (ValueType::Dynamic, Arg::Key(param)) => match PARAMETERS.get(&**param) {
+                // One event's signed parameter is another's unsigned one; the value knows, the constant need not.
+                Some(ValueType::Int(_) | ValueType::Uint(_)) => ValueType::Int(64),
+                Some(ty) => *ty,
+                None => ValueType::Dynamic,
+            },
             (ty, _) => *ty,
         }
     }
@@ -101,6 +106,11 @@ fn value_type(ty: ParamType) -> ValueType {
 }
 
 impl Catalogue {
+    /// Whether a field has this name; what its argument must be is another question.
+    pub fn has(&self, name: &str) -> bool {
+        self.lookup(name).is_some_and(|(field, rest)| rest.is_empty() || takes_suffix(field.arg))
+    }
+
     fn lookup<'a>(&self, name: &'a str) -> Option<(&'static Field, &'a str)> {
         let extra = self.extra.iter().filter_map(|field| Some((field, name.strip_prefix(field.name)?)));
         extra.chain(self.source.lookup(name)).min_by_key(|(_, rest)| rest.len())

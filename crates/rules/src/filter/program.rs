@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use event::{
-    catalogue::EventSet,
+    catalogue::{EventSet, EventType},
     fields::{Arg, Field, Matching},
 };
 use hashbrown::HashMap;
@@ -95,6 +95,18 @@ impl Program {
             ValueNode::Field(field, arg) => Some((*field, arg)),
             ValueNode::Literal(_) | ValueNode::List(_) | ValueNode::Call { .. } => None,
         })
+    }
+
+    /// Where the condition that begins at `entry` begins for events of one type: comparisons of the type that come
+    /// first are decided in advance.
+    pub fn entry_for(&self, entry: Target, ty: EventType) -> Target {
+        let mut target = entry;
+        while let Some(step) = self.steps.get(target.0 as usize)
+            && let NodeTest::EventType(set) = &self.leaves[step.leaf as usize].test
+        {
+            target = if set.contains(ty) { step.yes } else { step.no };
+        }
+        target
     }
 
     /// The host names that conditions compare addresses with.

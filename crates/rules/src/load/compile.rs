@@ -178,7 +178,9 @@ fn output_text(rule: &RuleDef, options: &Options) -> Text {
         if let Some(more) = &append.extra_output {
             text.push_made(&format!(" {}", more.trim_start()), rule.output.whole());
         }
-        if append.suggested_output && let Some(source) = rule.known_source {
+        if append.suggested_output
+            && let Some(source) = rule.known_source
+        {
             for field in source.fields().filter(|field| field.marks.suggested) {
                 let token = format!(" {}=%{}", field.name.replace('.', "_"), field.name);
                 text.push_made(&token, rule.output.whole());

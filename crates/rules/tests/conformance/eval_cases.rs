@@ -20,6 +20,7 @@ pub fn run(data: &str) -> Result<(), Failed> {
     let mut suite = Suite::new("eval");
     mock_cases(&data, &mut suite)?;
     transformer_cases(&data, &mut suite)?;
+    compile_cases(&data, &mut suite);
     suite.finish("filter_eval_cases.json (without events)")
 }
 
@@ -52,6 +53,24 @@ fn mock_cases(data: &Json, suite: &mut Suite) -> Result<(), Failed> {
         suite.case(filter, if agrees { Ok(()) } else { Err(format!("{got:?}, want {want}")) });
     }
     Ok(())
+}
+
+/// Filters over real fields are compiled here; what they match is tested where events are made.
+fn compile_cases(data: &Json, suite: &mut Suite) {
+    let of = |key: &str| data.get(key).and_then(Json::as_array).into_iter().flatten();
+    let steps = of("tests").filter_map(|test| test.get("steps")?.as_array()).flatten();
+    for case in of("param_cases").chain(steps) {
+        let Some(filter) = case.get("filter").and_then(Json::as_str) else { continue };
+        // Fields of a sample plugin.
+        if case.get("extra_args").is_some() {
+            continue;
+        }
+        let text = |key: &str| case.get(key).and_then(Json::as_str);
+        let refused = text("check") == Some("compiles") && case.get("expect") == Some(&Json::Bool(false));
+        let throws = refused || text("expect") == Some("throws");
+        let got = mock::check_filter(filter, Default::default());
+        suite.case(filter, if got.is_err() == throws { Ok(()) } else { Err(format!("{got:?}, throws: {throws}")) });
+    }
 }
 
 /// `"a"*257` stands for so many of them.
