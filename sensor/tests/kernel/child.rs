@@ -1,0 +1,301 @@
+//! The processes that the sensor watches: this program, started again with a hidden argument.
+//!
+//! All `unsafe` of the tests is here: system calls by number, so that exactly the call of a row is made with exactly the
+//! arguments of the case, also those that libc would refuse or replace by a newer call.
+
+use std::{
+    env,
+    ffi::{CStr, CString},
+    fs, io,
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    ptr,
+    time::{Duration, Instant},
+};
+
+use abi::syscalls::{NONE, SYSCALLS, Syscall};
+
+use crate::{falco, harness::Helper, reload, rows, storm};
+
+/// The hidden argument; what to play follows.
+const PLAY: &str = "--traced-process";
+
+/// Plays a part when the arguments say so.
+pub fn play() -> Option<ExitCode> {
+    let args: Vec<String> = env::args().collect();
+    let (part, args) = match &args[..] {
+        [_, play, part, args @ ..] if play == PLAY => (part.as_str(), args),
+        _ => return None,
+    };
+    match (part, args) {
+        ("parent", [program, args @ ..]) => parent(program, args),
+        ("row", [row, name, mark]) => rows::play(row, name, mark),
+        ("case", [case]) => falco::play(case),
+        ("markers", [folder, rate]) => reload::play(folder, rate),
+        ("storm", [program, first, count]) => storm::play(program, first, count),
+        ("calls32", []) => assert_eq!(call32(NR32_GETPID, [0; 3]), Some(i64::from(std::process::id()))),
+        _ => panic!("nobody knows how to play {part} {args:?}"),
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+/// A command that plays a part under a name of its own: the file that is executed is a link with this name.
+pub fn command(folder: &Path, name: &str, part: &[&str]) -> Command {
+    let link = folder.join(name);
+    if !link.exists() {
+        let program = env::current_exe().expect("this program has a path");
+        std::os::unix::fs::symlink(program, &link).expect("a link in a temporary folder");
+    }
+    let mut command = Command::new(link);
+    command.arg0(name).arg(PLAY).args(part).stdin(Stdio::null());
+    dies_with_parent(&mut command);
+    command
+}
+
+/// As [`command`], below a parent with a name of its own, which waits for it.
+pub fn command_below(folder: &Path, parent: &str, name: &str, part: &[&str]) -> Command {
+    // The link must be there; the command itself is made by the parent.
+    let child = command(folder, name, part);
+    let program = child.get_program().to_string_lossy().into_owned();
+    let mut args = vec!["parent", program.as_str()];
+    args.extend(part);
+    command(folder, parent, &args)
+}
+
+/// Starts a part and waits for it.
+fn parent(program: &str, part: &[String]) {
+    let name = Path::new(program).file_name().expect("a file");
+    let mut command = Command::new(program);
+    command.arg0(name).arg(PLAY).args(part).stdin(Stdio::inherit());
+    dies_with_parent(&mut command);
+    let status = Helper::start(&mut command).0.wait().expect("it is our child");
+    assert!(status.success(), "{program} failed: {status}");
+}
+
+/// So that nothing is left when the tests are killed.
+fn dies_with_parent(command: &mut Command) {
+    let set = || {
+        // SAFETY: prctl with these arguments only sets a property of the calling process; it is async-signal-safe.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: what runs between fork and exec is a single system call: no allocation, no lock.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Does something in the process of a command before it executes the program.
+pub fn before_exec(command: &mut Command, mut act: impl FnMut() + Send + Sync + 'static) {
+    let act = move || {
+        act();
+        Ok(())
+    };
+    // SAFETY: traced processes have a single thread, so that a fork leaves no lock held.
+    unsafe { command.pre_exec(act) };
+}
+
+/// Renames the calling thread: rules of the tests look for the name.
+pub fn rename(name: &str) {
+    let name = CString::new(name).expect("names have no NUL");
+    // SAFETY: PR_SET_NAME reads a C string, which lives until the call returns.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// An argument of a system call. The calls of the table read memory and never write it, except `ptrace`, whose requests
+/// that write are not made here.
+#[derive(Debug, Clone, Copy)]
+pub enum Arg<'a> {
+    /// A number.
+    Int(i64),
+    /// A string.
+    Text(&'a str),
+    /// Any other memory.
+    Bytes(&'a [u8]),
+    /// An array of strings with a null pointer behind the last.
+    Texts(&'a [&'a str]),
+    /// An address at which nothing can be read.
+    Nowhere,
+}
+
+/// What a row's number is on this architecture; `None` when there is no such call.
+pub fn number(row: &Syscall) -> Option<i32> {
+    let number = match env::consts::ARCH {
+        "x86_64" => row.x86_64,
+        "aarch64" => row.aarch64,
+        _ => NONE,
+    };
+    (number != NONE).then_some(number)
+}
+
+/// The row of a name.
+pub fn row(name: &str) -> &'static Syscall {
+    SYSCALLS.iter().find(|row| row.name == name).expect("a row of the table")
+}
+
+/// Makes the system call of a row; the result as the kernel gave it, so that an error is its number below zero.
+pub fn call(name: &str, args: &[Arg<'_>]) -> i64 {
+    let number = number(row(name)).expect("a call of this architecture");
+    let mut strings = Vec::new();
+    let mut arrays: Vec<Vec<*const libc::c_char>> = Vec::new();
+    let mut values = [0i64; 6];
+    for (value, arg) in values.iter_mut().zip(args) {
+        *value = match arg {
+            Arg::Int(number) => *number,
+            Arg::Text(text) => address(c_string(text, &mut strings)),
+            Arg::Bytes(bytes) => address(bytes.as_ptr()),
+            Arg::Texts(texts) => {
+                let mut array: Vec<_> = texts.iter().map(|text| c_string(text, &mut strings)).collect();
+                array.push(ptr::null());
+                arrays.push(array);
+                address(arrays.last().expect("just pushed").as_ptr())
+            }
+            Arg::Nowhere => 8,
+        };
+    }
+    let [a, b, c, d, e, f] = values;
+    // SAFETY: pointers among the arguments are to strings and arrays that live until after the call, or to the first page,
+    // where nothing is mapped; the calls of the table do not write to memory (see [`Arg`]).
+    let result = unsafe { libc::syscall(number.into(), a, b, c, d, e, f) };
+    if result == -1 { -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or_default()) } else { result }
+}
+
+fn c_string(text: &str, kept: &mut Vec<CString>) -> *const libc::c_char {
+    kept.push(CString::new(text).expect("texts have no NUL"));
+    // The CString may move in the vector; its text stays where it is.
+    kept.last().expect("just pushed").as_ptr()
+}
+
+fn address<T>(pointer: *const T) -> i64 {
+    pointer.expose_provenance() as i64
+}
+
+/// A copy of a descriptor, with an owner.
+pub fn adopt_copy(fd: i64) -> OwnedFd {
+    let copy = i32::try_from(call("dup", &[Arg::Int(fd)])).expect("descriptors are small");
+    own(copy.into())
+}
+
+/// Gives an owner to a descriptor that a call has just returned.
+pub fn own(fd: i64) -> OwnedFd {
+    assert!(fd >= 0, "no descriptor: {fd}");
+    // SAFETY: the descriptor is open, and only the caller, who made it, knows of it.
+    unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).expect("descriptors are small")) }
+}
+
+const NR32_GETPID: i32 = 20;
+
+/// Whether this kernel takes 32-bit system calls from a 64-bit process: tried by a process that may die of it.
+pub fn takes_calls32() -> bool {
+    let Ok(program) = env::current_exe() else { return false };
+    let mut command = Command::new(program);
+    command.args([PLAY, "calls32"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Makes a system call through the 32-bit gate; `None` where there is none.
+#[cfg(target_arch = "x86_64")]
+fn call32(number: i32, args: [u32; 3]) -> Option<i64> {
+    let result: i32;
+    // SAFETY: as for `call`; `int 0x80` keeps all registers but rax and r8–r11, and rbx, which LLVM keeps for itself, is
+    // put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg {first:r}, rbx",
+            "int 0x80",
+            "xchg {first:r}, rbx",
+            first = inout(reg) u64::from(args[0]) => _,
+            inlateout("eax") number => result,
+            in("ecx") args[1],
+            in("edx") args[2],
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    Some(result.into())
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn call32(_: i32, _: [u32; 3]) -> Option<i64> {
+    None
+}
+
+/// The row's 32-bit call with a string as its first argument, which lies where 32 bits can point.
+#[cfg(target_arch = "x86_64")]
+pub fn call32_with_text(name: &str, text: &str, second: u32, third: u32) -> i64 {
+    let bytes = CString::new(text).expect("texts have no NUL").into_bytes_with_nul();
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
+    // SAFETY: a new mapping, which touches no other memory.
+    let page = unsafe { libc::mmap(ptr::null_mut(), bytes.len(), protection, flags, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
+    // SAFETY: the mapping is as long as the text, writable, and nobody else's.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), page.cast(), bytes.len()) };
+    let address = u32::try_from(page.expose_provenance()).expect("MAP_32BIT is below 2 GiB");
+    call32(row(name).i386, [address, second, third]).expect("a gate for 32-bit calls")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub fn call32_with_text(_: &str, _: &str, _: u32, _: u32) -> i64 {
+    unreachable!("the case needs a gate for 32-bit calls")
+}
+
+/// Starts a program with as little ado as there can be, waits for it, and returns its process id.
+pub fn spawn(program: &CStr, args: &[&CStr]) -> i32 {
+    let mut argv: Vec<*mut libc::c_char> = args.iter().map(|arg| arg.as_ptr().cast_mut()).collect();
+    argv.push(ptr::null_mut());
+    let environment: [*mut libc::c_char; 1] = [ptr::null_mut()];
+    let mut pid = 0;
+    // SAFETY: path, arguments and environment are C strings in arrays that end with a null pointer and outlive the call;
+    // no file actions, no attributes.
+    let failed = unsafe {
+        libc::posix_spawn(&mut pid, program.as_ptr(), ptr::null(), ptr::null(), argv.as_ptr(), environment.as_ptr())
+    };
+    assert_eq!(failed, 0, "posix_spawn: {}", io::Error::from_raw_os_error(failed));
+    let mut status = 0;
+    // SAFETY: `status` is ours, and the process is a child that nobody has waited for.
+    let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+    assert_eq!((waited, status), (pid, 0), "a process of the storm ended badly");
+    pid
+}
+
+/// Attaches to a stopped or running process needs a wait for its stop before it can be detached from.
+pub fn wait_for_stop(pid: i64) {
+    let pid = i32::try_from(pid).expect("pids are small");
+    let mut status = 0;
+    // SAFETY: `status` is ours; the process is one that we trace.
+    let waited = unsafe { libc::waitpid(pid, &mut status, libc::__WALL) };
+    assert_eq!(waited, pid, "waitpid: {}", io::Error::last_os_error());
+}
+
+/// Calls `each` at a steady rate until it says that it is enough. Sleeping is the task here, not a way to wait.
+pub fn at_rate(per_second: u32, mut each: impl FnMut(u64) -> bool) {
+    let began = Instant::now();
+    for number in 0.. {
+        if !each(number) {
+            return;
+        }
+        let due = began + Duration::from_secs(number + 1) / per_second;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Device and inode of an open file as the kernel has them: not as `stat` shows them, which may be made up.
+pub fn device_and_inode(fd: i64) -> (u32, u64) {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("an open descriptor");
+    let value = |key: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_else(|| panic!("no {key} in {info}"));
+        line.trim().to_owned()
+    };
+    let mount = value("mnt_id:");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    let of_mount = |line: &&str| line.split(' ').next() == Some(&mount);
+    let device = mounts.lines().find(of_mount).and_then(|line| line.split(' ').nth(2)).expect("a mount");
+    let (major, minor) = device.split_once(':').expect("MAJOR:MINOR");
+    let number = |text: &str| text.parse::<u32>().expect("a number");
+    let device = libc::makedev(number(major), number(minor));
+    (u32::try_from(device).expect("small numbers"), value("ino:").parse().expect("a number"))
+}

@@ -1,0 +1,230 @@
+//! Rules are replaced while events pour in: no event is judged by no rules, none by two sets of them.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+
+use crate::{
+    child,
+    harness::{self, Alert, Helper, LONG, Sensor},
+    needs::{Need, trial},
+};
+
+const NEEDS: &[Need] = &[Need::Tracing];
+
+/// The trials.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("reload: no event is lost or told twice while rules are replaced", NEEDS, replaced_under_load),
+        trial("reload: files are followed; a broken edit leaves the rules running", NEEDS, files_are_followed),
+        trial("reload: without watching, files are read on SIGHUP only", NEEDS, sighup_only),
+    ]
+}
+
+/// How many reloads: `GYRFALCON_TEST_RELOADS`, or a thousand.
+fn reloads() -> u64 {
+    env::var("GYRFALCON_TEST_RELOADS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
+}
+
+/// A manifest with one rule for the opening of files whose names begin with a path.
+fn manifest(name: &str, version: &str, prefix: &Path) -> String {
+    format!(
+        "apiVersion: gyrfalcon.dev/v1alpha1
+kind: ClusterFalcoRule
+metadata:
+  name: {name}
+spec:
+  rules: |
+    - rule: {name}
+      desc: A file of the test was opened.
+      condition: evt.type in (open, openat) and fd.name startswith {}/
+      output: \"{version} file=%fd.name parent=%proc.pname ppid=%proc.ppid line=%proc.cmdline\"
+      priority: NOTICE
+",
+        prefix.display()
+    )
+}
+
+/// Puts a file in the place of another at once, as editors do.
+fn replace(path: &Path, text: &str) {
+    let next = path.with_extension("next");
+    fs::write(&next, text).expect("writing into a temporary folder");
+    fs::rename(&next, path).expect("renaming in a temporary folder");
+}
+
+/// Opens files with numbers for names, at a rate, until its input ends; then says how many.
+pub fn play(folder: &str, rate: &str) {
+    static ENDED: AtomicBool = AtomicBool::new(false);
+    thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        ENDED.store(true, Ordering::Relaxed);
+    });
+    let mut count = 0;
+    child::at_rate(rate.parse().expect("a number"), |number| {
+        // There is no such file; the attempt is what is looked for.
+        let _ = fs::File::open(format!("{folder}/{number}"));
+        count = number + 1;
+        !ENDED.load(Ordering::Relaxed)
+    });
+    println!("{count}");
+}
+
+const RATE: u32 = 1000;
+
+fn replaced_under_load() {
+    let folder = harness::folder();
+    let markers = folder.path().join("markers");
+    let rules = folder.path().join("rules");
+    fs::create_dir(&rules).expect("a folder in a temporary folder");
+    let file = rules.join("markers.yaml");
+    replace(&file, &manifest("markers", "first", &markers));
+    let sensor = Sensor::start(&[&rules], &["--no-watch"]);
+
+    let rate = RATE.to_string();
+    let markers_text = markers.display().to_string();
+    let part = ["markers", markers_text.as_str(), &rate];
+    let mut command = child::command_below(folder.path(), "gyr-parent", "gyr-markers", &part);
+    let mut opener = Helper::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let parent = opener.pid().to_string();
+
+    let reloads = reloads();
+    for number in 0..reloads {
+        if number == reloads / 2 {
+            replace(&file, &manifest("markers", "broken", &markers).replace("fd.name", "fd.nmae"));
+            sensor.signal(Signal::SIGHUP);
+            sensor.expect_log("a refusal", |line| line.contains("ruleset kept"));
+        }
+        let version = if number % 2 == 0 { "second" } else { "first" };
+        replace(&file, &manifest("markers", version, &markers));
+        sensor.signal(Signal::SIGHUP);
+        // The set that it started with was the first generation.
+        let generation = format!("{}", number + 2);
+        sensor.expect_log("a replacement", |line| {
+            line.contains("ruleset replaced") && harness::keys(line).get("generation") == Some(&generation)
+        });
+    }
+    drop(opener.0.stdin.take());
+    let count: u64 = opener.finish(LONG).trim().parse().expect("a number");
+    sensor.fence();
+
+    let alerts: Vec<Alert> = sensor.all().into_iter().filter(|alert| alert.rule() == "markers").collect();
+    let mut seen: HashMap<String, u32> = HashMap::new();
+    for alert in &alerts {
+        *seen.entry(alert.field("fd.name").unwrap_or_default()).or_default() += 1;
+        assert!(alert.has("proc.pname", "gyr-parent") && alert.has("proc.ppid", &parent), "a stranger: {alert:?}");
+        let line = alert.field("proc.cmdline").unwrap_or_default();
+        assert!(line.starts_with("gyr-markers --") && line.ends_with(&rate), "process state was not kept: {line}");
+    }
+    let of = |number: u64| seen.get(&format!("{}/{number}", markers.display())).copied().unwrap_or_default();
+    let wrong: Vec<_> = (0..count).map(|number| (number, of(number))).filter(|(_, times)| *times != 1).collect();
+    let by = |version: &str| {
+        alerts.iter().filter(|alert| alert.text("output").contains(&format!("{version} file="))).count()
+    };
+    let (first, second) = (by("first"), by("second"));
+    eprintln!("{reloads} reloads during {count} opens: {first} alerts of one version, {second} of the other");
+    assert!(
+        wrong.is_empty(),
+        "of {count} opens, {} were not told once: {:?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(20)]
+    );
+    assert_eq!(alerts.len() as u64, count);
+    assert!(first > 0 && second > 0, "both versions had their time");
+    sensor.stop().is_clean();
+}
+
+/// Opens a file of this name below a folder, which need not exist.
+fn open(folder: &Path, name: &str) -> String {
+    let path = folder.join(name);
+    let _ = fs::File::open(&path);
+    path.display().to_string()
+}
+
+/// A folder of rules, and the folders that its rules look at.
+struct Scene {
+    _folder: tempfile::TempDir,
+    rules: PathBuf,
+    one: PathBuf,
+    two: PathBuf,
+}
+
+fn scene() -> Scene {
+    let folder = harness::folder();
+    let rules = folder.path().join("rules");
+    fs::create_dir(&rules).expect("a folder in a temporary folder");
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    replace(&rules.join("one.yaml"), &manifest("one", "first", &one));
+    Scene { _folder: folder, rules, one, two }
+}
+
+/// How often a file was told of, by which rules and versions.
+fn told(sensor: &Sensor, path: &str) -> Vec<String> {
+    sensor.fence();
+    let alerts = sensor.all().into_iter().filter(|alert| alert.has("fd.name", path));
+    let version = |alert: &Alert| {
+        alert.text("output").split(" file=").next().and_then(|t| t.split(' ').next_back()).map(str::to_owned)
+    };
+    alerts.map(|alert| format!("{} {}", alert.rule(), version(&alert).unwrap_or_default())).collect()
+}
+
+fn generation(sensor: &Sensor, number: u32) {
+    let number = number.to_string();
+    sensor.expect_log("a replacement", |line| {
+        line.contains("ruleset replaced") && harness::keys(line).get("generation") == Some(&number)
+    });
+}
+
+fn files_are_followed() {
+    let Scene { _folder, rules, one, two } = scene();
+    let sensor = Sensor::start(&[&rules], &[]);
+    assert_eq!(told(&sensor, &open(&one, "a")), ["one first"]);
+
+    replace(&rules.join("one.yaml"), &manifest("one", "second", &one));
+    generation(&sensor, 2);
+    assert_eq!(told(&sensor, &open(&one, "b")), ["one second"]);
+
+    replace(&rules.join("one.yaml"), &manifest("one", "third", &one).replace("evt.type in", "evt.tpye in"));
+    sensor.expect_log("a refusal", |line| line.contains("ruleset kept"));
+    let place = sensor.expect_log("the place", |line| line.contains("one.yaml:9:18"));
+    assert!(place.contains("condition: evt.tpye in"), "the line itself is shown: {place}");
+    sensor.expect_log("a caret and a remedy", |line| line.contains("^^^^^^^^ did you mean `evt.type`?"));
+    assert_eq!(told(&sensor, &open(&one, "c")), ["one second"]);
+
+    replace(&rules.join("one.yaml"), &manifest("one", "fourth", &one));
+    generation(&sensor, 3);
+    assert_eq!(told(&sensor, &open(&one, "d")), ["one fourth"]);
+
+    assert_eq!(told(&sensor, &open(&two, "e")), Vec::<String>::new());
+    replace(&rules.join("two.yaml"), &manifest("two", "first", &two));
+    generation(&sensor, 4);
+    assert_eq!(told(&sensor, &open(&two, "f")), ["two first"]);
+
+    fs::remove_file(rules.join("two.yaml")).expect("removing in a temporary folder");
+    generation(&sensor, 5);
+    assert_eq!(told(&sensor, &open(&two, "g")), Vec::<String>::new());
+    assert_eq!(told(&sensor, &open(&one, "h")), ["one fourth"]);
+    sensor.stop().is_clean();
+}
+
+fn sighup_only() {
+    let Scene { _folder, rules, one, .. } = scene();
+    let sensor = Sensor::start(&[&rules], &["--no-watch"]);
+    replace(&rules.join("one.yaml"), &manifest("one", "second", &one));
+    // Longer than a change is left alone before it is read: the only way to see that nothing happens.
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(told(&sensor, &open(&one, "a")), ["one first"]);
+    sensor.signal(Signal::SIGHUP);
+    generation(&sensor, 2);
+    assert_eq!(told(&sensor, &open(&one, "b")), ["one second"]);
+    sensor.stop().is_clean();
+}
