@@ -484,11 +484,19 @@ pub fn closest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Op
     let budget = (wanted.chars().count() / 3).min(3);
     known
         .into_iter()
-        .filter(|name| name.len().abs_diff(wanted.len()) <= budget)
+        .filter(|name| name.len().abs_diff(wanted.len()) <= budget && letters_differ(wanted, name) <= 2 * budget)
         .map(|name| (edits(wanted, name, budget), name))
         .filter(|(distance, _)| *distance <= budget)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
+}
+
+/// How many letters one word has more often than the other: a lower bound of twice the edits, at little cost.
+fn letters_differ(a: &str, b: &str) -> usize {
+    let mut counts = [0_i32; 256];
+    a.bytes().for_each(|byte| counts[usize::from(byte)] += 1);
+    b.bytes().for_each(|byte| counts[usize::from(byte)] -= 1);
+    counts.iter().map(|count| count.unsigned_abs() as usize).sum()
 }
 
 /// Edits (insert, delete, replace, swap of neighbours) between two words; may stop early above `budget`.

@@ -524,3 +524,24 @@ fn load_results_have_falcos_form() {
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&results).expect("JSON"));
 }
+
+#[test]
+fn brackets_may_close_at_the_margin_as_in_falco() {
+    let lists: String = (0..40)
+        .map(|index| format!("- list: l{index}\n  items: [\na, # it's a comment]\n\"b]\",\nc{index}\n]\n"))
+        .collect();
+    let mut loader = Loader::new(Options::default());
+    loader.add("r.yaml", lists.as_bytes());
+    let listing = loader.listing();
+    assert_eq!(listing.lists.len(), 40);
+    assert_eq!(listing.lists[39].items, ["a", "b]", "c39"]);
+    let file = format!("- list: a\n  items: [\nopen, # x\nopne\n]\n{}", rule("evt.type in (a)"));
+    check(
+        &[&file],
+        expect![[r#"
+        error[unknown-event-type]: unknown event type `opne`
+          0.yaml:4:1   opne
+                       ^^^^ did you mean `open`?
+    "#]],
+    );
+}

@@ -189,11 +189,10 @@ impl Definitions {
             report.add(Code::SourceChanged, source.whole(), message, |d| d.item(ItemKind::Rule, &name));
             return;
         }
-        let help = did_you_mean(&name, self.rules.names());
+        let names = &self.rules;
         let mut nothing = |message: &str| {
-            report.add(Code::NothingToOverride, place, message, |d| {
-                d.maybe_help(help.clone()).item(ItemKind::Rule, &name)
-            });
+            let help = did_you_mean(&name, names.names());
+            report.add(Code::NothingToOverride, place, message, |d| d.maybe_help(help).item(ItemKind::Rule, &name));
         };
         match (&item.mode, known) {
             (RuleMode::Define, _) => self.define(item, known, sources, catalogue, report),

@@ -17,6 +17,8 @@ const MAX_DEPTH: usize = 64;
 /// Most nodes, and most bytes of scalars, that aliases may expand a file to.
 const MAX_NODES: usize = 1_000_000;
 const MAX_BYTES: usize = 64 << 20;
+/// Most keys of a mapping. A rule has a dozen.
+const MAX_KEYS: usize = 1000;
 
 /// A YAML value.
 #[derive(Debug, Clone)]
@@ -70,7 +72,7 @@ pub(crate) fn read(map: &SourceMap, id: SourceId) -> (Vec<Node>, Vec<Diagnostic>
     let text: &str = &map.source(id).text;
     let offsets = Offsets::new(text);
     let mut patched = Cow::Borrowed(text);
-    for _ in 0..MAX_PATCHES {
+    for _ in 0..(PATCH_BYTES / text.len().max(1)).clamp(8, 1000) {
         let mut reader = Reader::new(map, id);
         match reader.documents(&patched, &offsets) {
             Ok(()) => return (reader.documents, reader.diagnostics),
@@ -88,8 +90,8 @@ pub(crate) fn read(map: &SourceMap, id: SourceId) -> (Vec<Node>, Vec<Diagnostic>
     (Vec::new(), vec![diagnostic.at(map, Span { source: id, start: 0, end: 1 })])
 }
 
-/// How many groups of outdented lines are put up with.
-const MAX_PATCHES: usize = 64;
+/// How many bytes are read again, in all, because of outdented lines.
+const PATCH_BYTES: usize = 64 << 20;
 
 /// Why reading stopped.
 enum Stop {
@@ -100,33 +102,37 @@ enum Stop {
 }
 
 /// YAML wants lines in brackets indented deeper than what they belong to; Falco's parser doesn't care, and official
-/// rules close brackets at the margin. From the line at `char` on, up to one that begins with the closing bracket,
-/// line breaks become blanks and comments are blanked out: offsets stay, and there is no indentation to judge.
+/// rules close brackets at the margin. Line breaks before such lines become blanks, and comments before them are
+/// blanked out: offsets stay, and there is no indentation left to judge. That is done for every line that begins with
+/// a closing bracket, and for the lines from that at `char` on that are indented no deeper than it.
 fn outdented(text: &str, char: usize) -> Option<String> {
     let mut chars: Vec<char> = text.chars().collect();
-    let mut at = (0..char.min(chars.len())).rev().find(|at| chars[*at] == '\n')?;
-    let indent = char - at;
-    loop {
-        blank_comment(&mut chars, at);
-        chars[at] = ' ';
-        let first = (at..chars.len()).find(|at| !matches!(chars[*at], ' ' | '\r'))?;
-        let end = (first..chars.len()).find(|at| chars[*at] == '\n');
-        match end {
-            Some(next) if !matches!(chars[first], ']' | '}') && first - at <= indent => at = next,
-            _ => break,
+    let wrong = (0..char.min(chars.len())).rev().find(|at| chars[*at] == '\n')?;
+    let indent = char - wrong;
+    let (mut line, mut at) = (0, 0);
+    let mut in_group = false;
+    while let Some(end) = (at..chars.len()).find(|at| chars[*at] == '\n') {
+        let first = (end + 1..chars.len()).find(|at| !matches!(chars[*at], ' ' | '\r')).unwrap_or(chars.len());
+        let closes = matches!(chars.get(first), Some(']' | '}'));
+        in_group = end == wrong || in_group && first - end <= indent;
+        if closes || in_group {
+            blank_comment(&mut chars[line..end]);
+            chars[end] = ' ';
         }
+        // Nested brackets that go on behind this one are the next round's business.
+        in_group &= !chars[first..].iter().take_while(|char| **char != '\n').any(|char| matches!(char, ']' | '}'));
+        (line, at) = (end + 1, end + 1);
     }
     Some(chars.into_iter().collect())
 }
 
-/// Blanks out a comment at the end of the line that ends at `end`.
-fn blank_comment(chars: &mut [char], end: usize) {
-    let start = (0..end).rev().find(|at| chars[*at] == '\n').map_or(0, |at| at + 1);
+/// Blanks out a comment at the end of a line.
+fn blank_comment(line: &mut [char]) {
     let mut quote = None;
-    for at in start..end {
-        match (quote, chars[at]) {
-            (None, '#') if at == start || chars[at - 1] == ' ' => {
-                chars[at..end].fill(' ');
+    for at in 0..line.len() {
+        match (quote, line[at]) {
+            (None, '#') if at == 0 || line[at - 1] == ' ' => {
+                line[at..].fill(' ');
                 return;
             }
             (None, mark @ ('"' | '\'')) => quote = Some(mark),
@@ -249,18 +255,22 @@ impl<'m> Reader<'m> {
                 let diagnostic = Diagnostic::new(Code::InvalidYaml, "a key must be plain text");
                 return Err(Box::new(diagnostic.at(self.map, node.span())));
             }
-            (Some(text), node) => self.entry(text, node),
+            (Some(text), node) => return self.entry(text, node),
         }
         Ok(())
     }
 
-    fn entry(&mut self, key: Text, node: Node) {
-        let Some(Open::Map(entries, ..)) = self.open.last_mut() else { return };
+    fn entry(&mut self, key: Text, node: Node) -> Result<(), Box<Diagnostic>> {
+        let Some(Open::Map(entries, ..)) = self.open.last_mut() else { return Ok(()) };
+        if entries.len() >= MAX_KEYS {
+            return Err(self.too_complex(key.whole(), "a mapping of so many keys"));
+        }
         if entries.iter().any(|(known, _)| known.as_str() == key.as_str()) {
             let message = format!("key '{}' stands twice here, the first one counts", key.as_str());
             self.diagnostics.push(Diagnostic::new(Code::DuplicateKey, message).at(self.map, key.whole()));
         }
         entries.push((key, node));
+        Ok(())
     }
 
     fn too_complex(&self, span: Span, what: &str) -> Box<Diagnostic> {
