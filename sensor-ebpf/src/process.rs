@@ -86,12 +86,14 @@ fn time(seconds: u64, nanoseconds: u32) -> u64 {
     seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::from(nanoseconds))
 }
 
-/// Whether the user who runs it could write to the executable: mode bits and ownership, unless the file system or
-/// the inode forbids it.
+/// Whether the user who runs it could write to the executable: by mode bits, ownership or capability, unless the file
+/// system or the inode forbids it.
 #[inline(always)]
 fn writable(task: Ptr, inode: Ptr) -> bool {
     const S_IWUSR: u16 = 0o200;
     const S_IWGRP_OTH: u16 = 0o022;
+    const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+    const CAP_FOWNER: u64 = 1 << 3;
     const SB_RDONLY: u64 = 1;
     const S_IMMUTABLE: u32 = 8;
     let sb = inode.ptr(off!(inode_sb));
@@ -100,8 +102,12 @@ fn writable(task: Ptr, inode: Ptr) -> bool {
     }
     let mode: u16 = inode.get(off!(inode_mode));
     let owner: u32 = inode.get(off!(inode_uid));
-    let user: u32 = task.ptr(off!(task_cred)).get(off!(cred_fsuid));
-    mode & S_IWGRP_OTH != 0 || mode & S_IWUSR != 0 && owner == user
+    let cred = task.ptr(off!(task_cred));
+    let user: u32 = cred.get(off!(cred_fsuid));
+    let capabilities: u64 = cred.get(off!(cred_cap_effective));
+    capabilities & (CAP_DAC_OVERRIDE | CAP_FOWNER) != 0
+        || mode & S_IWGRP_OTH != 0
+        || mode & S_IWUSR != 0 && owner == user
 }
 
 #[inline(always)]

@@ -47,6 +47,9 @@ pub struct Compile {
     /// Text that is added to the output of every rule, such as 'pod=%k8s.pod.name'. May be repeated
     #[arg(long, value_name = "OUTPUT")]
     pub append_output: Vec<String>,
+    /// Do not add container and pod to the output of every rule, as Falco's default configuration does
+    #[arg(long)]
+    pub no_suggested_output: bool,
     /// Leave out rules with this name; `*` stands for anything. May be repeated
     #[arg(long, value_name = "NAME")]
     pub disable: Vec<String>,
@@ -90,7 +93,7 @@ pub struct Run {
     #[arg(long)]
     pub no_watch: bool,
     /// Size of each CPU's ring for events in MiB (a power of two)
-    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = ring_size)]
+    #[arg(long, value_name = "MIB", default_value_t = 2, value_parser = ring_size)]
     pub ring_mib: u32,
     /// Name of this host in alerts
     #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]

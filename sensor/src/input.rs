@@ -56,12 +56,6 @@ pub enum InputError {
         /// The paths.
         paths: String,
     },
-    /// A file that is neither text nor rules.
-    #[error("{} is not UTF-8 text", path.display())]
-    NotText {
-        /// The path.
-        path: PathBuf,
-    },
 }
 
 /// Reads every file below the paths: a file is taken as it is, a folder's files in order of name.

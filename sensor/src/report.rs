@@ -51,6 +51,15 @@ pub fn losses(driver: &Driver, counters: &Counters) {
     }
 }
 
+/// How often each rule matched, most often first.
+pub fn hits(active: &Active) {
+    let mut hits: Vec<_> = active.hits().filter(|(_, count)| *count > 0).collect();
+    hits.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    for (rule, matches) in hits {
+        info!(rule, matches, "rule matched");
+    }
+}
+
 /// The last words.
 pub fn stopped(counters: &Counters, lost: u64) {
     info!(

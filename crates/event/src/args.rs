@@ -317,10 +317,10 @@ impl<'a> Event<'a> {
                 return ParamText { raw: b"-1", resolved: b"<NONE>" };
             }
             ParamType::Uid => {
-                resolved.push(self.state.users.user_name(value as u32));
+                resolved.push(self.users().user_name(value as u32));
             }
             ParamType::Gid => {
-                resolved.push(self.state.users.group_name(value as u32));
+                resolved.push(self.users().group_name(value as u32));
             }
             ParamType::AbsTime => {
                 return ParamText::raw(time::date_time(arena, value, self.state.host.utc_offset_s, true));

@@ -2,6 +2,8 @@
 //!
 //! An [`Event`] owns nothing. It borrows the record, the state and an arena, and reads what a rule asks for when it asks.
 
+use std::sync::LazyLock;
+
 use abi::record::{flag, tag};
 
 use crate::{
@@ -11,6 +13,7 @@ use crate::{
     fields::{Arg, Field, Subject},
     path,
     state::{Image, Process, ProcessKey, Start, State, process::Strings},
+    users::Users,
     value::{Arena, Value},
 };
 
@@ -124,6 +127,15 @@ impl<'a> Event<'a> {
         match fresh {
             Some(block) => Some(path::spell(block, self.arena)),
             None => self.image().map(Image::cwd).filter(|cwd| !cwd.is_empty()),
+        }
+    }
+
+    /// The user and group tables that its ids belong to. The host's names say nothing about a container's users.
+    pub fn users(&self) -> &'a Users {
+        static NONE: LazyLock<Users> = LazyLock::new(Users::default);
+        match self.membership() {
+            Membership::Container(_) => &NONE,
+            Membership::Host | Membership::Unknown => &self.state.users,
         }
     }
 

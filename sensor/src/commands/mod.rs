@@ -15,7 +15,8 @@ use crate::{cli, rules::Message};
 fn compile_options(args: &cli::Compile, hostname: String) -> Options {
     let select = |enable: bool| move |name: &String| Selection { enable, selector: Selector::Rule(name.clone()) };
     let append = |output: &String| AppendOutput { extra_output: Some(output.clone()), ..AppendOutput::default() };
-    let append_output = args.append_output.iter().map(append).collect();
+    let suggested = (!args.no_suggested_output).then(AppendOutput::suggested);
+    let append_output = args.append_output.iter().map(append).chain(suggested).collect();
     Options {
         rule_matching: match args.rule_matching {
             cli::Matching::First => RuleMatching::First,

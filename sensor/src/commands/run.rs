@@ -150,6 +150,7 @@ impl Sensor {
         driver.want(active.wants());
         driver.filter(&active.filters())?;
         driver.trace(active.rows())?;
+        driver.settle();
 
         let (inputs, taken) = mpsc::channel();
         let waker = consumer.waker();
@@ -252,6 +253,7 @@ impl Sensor {
                 self.tell(Input::Process(Box::new(seed)));
             }
         }
+        self.driver.settle();
         self.active = active;
         self.generation += 1;
         report::rules(&self.active);
@@ -286,7 +288,7 @@ impl Sensor {
 
     /// Detaches, judges what is in the rings, lets the sinks send what they have.
     fn stop(self, wakes: &Receiver<Wake>) -> Exit {
-        let Self { mut driver, sinks, counters, inputs, waker, pipeline, .. } = self;
+        let Self { mut driver, active, sinks, counters, inputs, waker, pipeline, .. } = self;
         info!("stopping; a second signal stops at once");
         let detached = driver.detach();
         let _ = inputs.send(Input::Stop);
@@ -308,6 +310,7 @@ impl Sensor {
         if let Err(error) = detached {
             warn!(error = %chain(&error), "cannot detach");
         }
+        report::hits(&active);
         report::losses(&driver, &counters);
         report::stopped(&counters, report::lost(Some(&driver), &counters));
         if panicked { Exit::System } else { Exit::Fine }

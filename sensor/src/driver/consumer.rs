@@ -185,11 +185,6 @@ impl Consumer {
         }
         self.control.asleep().store(0, Ordering::SeqCst);
     }
-
-    /// Bytes that wait in the rings.
-    pub fn backlog(&self) -> u64 {
-        self.rings.iter().map(Ring::backlog).sum()
-    }
 }
 
 /// Time stamp of a record; what is too short for one is delivered at once, and refused by the decoder.

@@ -1,6 +1,11 @@
 //! Loading, attaching, and choosing what is traced.
 
-use std::{collections::HashMap, fs, os::fd::AsRawFd, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs,
+    os::fd::{AsFd, AsRawFd},
+    sync::Arc,
+};
 
 use abi::{
     control::{MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, setting, slot},
@@ -83,9 +88,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 8 MiB per two CPUs is Falco's default; ours is 4 MiB and 1 MiB per CPU.
+    /// What Falco has as one ring of 8 MiB for two CPUs; the filter leaves less to carry.
     fn default() -> Self {
-        Self { ring_bytes: 4 << 20, state_ring_bytes: 1 << 20 }
+        Self { ring_bytes: 2 << 20, state_ring_bytes: 512 << 10 }
     }
 }
 
@@ -159,7 +164,8 @@ impl KernelCounts {
 /// The loaded programs. Dropping it detaches everything.
 pub struct Driver {
     ebpf: Ebpf,
-    btf: Btf,
+    /// The kernel's types, while programs are being loaded: parsed they take tens of megabytes.
+    btf: Option<Btf>,
     syscalls: ProgramArray<MapData>,
     compat: Option<ProgramArray<MapData>>,
     _exec_helpers: ProgramArray<MapData>,
@@ -215,7 +221,7 @@ impl Driver {
             filters: FilterMaps::new(take(&mut ebpf, "FILTERS")?, take(&mut ebpf, "PATH_PREFIXES")?),
             rows: Rows::NONE,
             dispatching: false,
-            btf,
+            btf: None,
             ebpf,
             memory,
         };
@@ -253,17 +259,22 @@ impl Driver {
         Ok(())
     }
 
+    /// Gives back the memory that loading took.
+    pub fn settle(&mut self) {
+        self.btf = None;
+        // SAFETY: glibc's allocator returns free pages to the system; no memory of ours is touched.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+
     /// Ends all hooks; counters can still be read.
     pub fn detach(&mut self) -> Result<(), DriverError> {
         for (name, link) in self.links.drain(..) {
             tracepoint(&mut self.ebpf, name)?.detach(link).map_err(|source| refused(name, source))?;
         }
         Ok(())
-    }
-
-    /// The rows that are traced.
-    pub fn rows(&self) -> Rows {
-        self.rows
     }
 
     /// Says what records carry beyond their parameters: bits of [`abi::control::want`].
@@ -360,8 +371,15 @@ impl Driver {
         if let Some(fd) = self.programs.get(name) {
             return fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source });
         }
+        let btf = match &mut self.btf {
+            Some(btf) => btf,
+            none => {
+                let btf = Btf::from_sys_fs();
+                none.insert(btf.map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?)
+            }
+        };
         let program = tracepoint(&mut self.ebpf, name)?;
-        program.load(hook, &self.btf).map_err(|source| refused(name, source))?;
+        program.load(hook, btf).map_err(|source| refused(name, source))?;
         let fd = program.fd().map_err(|source| refused(name, source))?;
         let clone = |fd: &ProgramFd| {
             fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source })
@@ -388,7 +406,6 @@ fn ignore_empty(error: MapError) -> Result<(), MapError> {
 }
 
 fn recursion_misses(program: &ProgramFd) -> Option<u64> {
-    use std::os::fd::AsFd;
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
@@ -457,7 +474,11 @@ fn rings(ebpf: &mut Ebpf, options: Options) -> Result<(RingArray, Vec<Ring>), Dr
             let data = MapData::create(definition, "gyrfalcon_ring", None).map_err(map_error("RINGS"))?;
             let map: RingBuf<MapData> = Map::RingBuf(data).try_into().map_err(map_error("RINGS"))?;
             outer.set(cpu * RING_CLASSES + class, &map, 0).map_err(map_error("RINGS"))?;
-            rings.push(Ring::new(map, size).map_err(|source| DriverError::Memory { what: "a ring", source })?);
+            // aya's type has mapped the ring for itself; ours replaces it.
+            let memory = |source| DriverError::Memory { what: "a ring", source };
+            let fd = map.as_fd().try_clone_to_owned().map_err(memory)?;
+            drop(map);
+            rings.push(Ring::new(fd, size).map_err(memory)?);
         }
     }
     Ok((outer, rings))

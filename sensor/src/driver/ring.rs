@@ -7,12 +7,10 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
-
-use aya::maps::{MapData, RingBuf};
 
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
@@ -47,8 +45,8 @@ impl Drop for Mapping {
 
 /// One ring. Not `Sync`: it has one consumer.
 pub struct Ring {
-    /// Keeps the map alive.
-    map: RingBuf<MapData>,
+    /// Keeps the map alive, and is what to wait for.
+    map: OwnedFd,
     consumer: Mapping,
     producer: Mapping,
     page: usize,
@@ -62,11 +60,10 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// Maps a ring of `size` bytes (a power of two, a multiple of the page size).
-    pub fn new(map: RingBuf<MapData>, size: u32) -> io::Result<Self> {
+    pub fn new(map: OwnedFd, size: u32) -> io::Result<Self> {
         let page = page_size();
-        let fd = map.as_fd();
-        let consumer = Mapping::new(fd, 0, page, true)?;
-        let producer = Mapping::new(fd, page, page + 2 * size as usize, false)?;
+        let consumer = Mapping::new(map.as_fd(), 0, page, true)?;
+        let producer = Mapping::new(map.as_fd(), page, page + 2 * size as usize, false)?;
         let mut ring = Self { map, consumer, producer, page, mask: u64::from(size) - 1, position: 0 };
         ring.position = ring.consumed().load(Ordering::Relaxed);
         Ok(ring)
@@ -128,11 +125,6 @@ impl Ring {
     /// Gives everything that was advanced over back to the producer.
     pub fn release(&mut self) {
         self.consumed().store(self.position, Ordering::Release);
-    }
-
-    /// Bytes that wait to be read.
-    pub fn backlog(&self) -> u64 {
-        self.produced().load(Ordering::Relaxed).saturating_sub(self.position)
     }
 }
 

@@ -27,15 +27,15 @@ fn uid<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn name<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Text(e.state.users.user_name(e.record.header.uid)))
+    Some(Value::Text(e.users().user_name(e.record.header.uid)))
 }
 
 fn homedir<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Text(e.state.users.user(e.record.header.uid).map_or(UNKNOWN, |user| &user.home)))
+    Some(Value::Text(e.users().user(e.record.header.uid).map_or(UNKNOWN, |user| &user.home)))
 }
 
 fn shell<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Text(e.state.users.user(e.record.header.uid).map_or(UNKNOWN, |user| &user.shell)))
+    Some(Value::Text(e.users().user(e.record.header.uid).map_or(UNKNOWN, |user| &user.shell)))
 }
 
 fn loginuid<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
@@ -53,5 +53,5 @@ fn gid<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn group_name<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Text(e.state.users.group_name(e.record.header.gid)))
+    Some(Value::Text(e.users().group_name(e.record.header.gid)))
 }
