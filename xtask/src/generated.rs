@@ -63,7 +63,9 @@ fn first_difference(old: &str, new: &str) -> usize {
 
 /// The nearest folder above the package under test that has a `.cargo/config.toml`: the checkout.
 fn root() -> PathBuf {
-    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // At run time: what was compiled in may be another checkout's, where two share a target folder.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let package = PathBuf::from(package);
     let root = package.ancestors().find(|folder| folder.join(".cargo/config.toml").is_file());
     root.unwrap_or(&package).to_path_buf()
 }
