@@ -128,4 +128,130 @@ mod tests {
         let clause = rules::pushdown::Clause { needs: Needs::default(), path: Some(path(&[], &ends)) };
         assert_eq!(filter(&vec![clause], &mut Vec::new()), None);
     }
+
+    /// What the kernel does with an open, in its own order of steps.
+    fn passes(clauses: &Clauses, call: Needs, path: &[u8]) -> bool {
+        let normal = path.len() >= 8
+            && path[0] == b'/'
+            && !path.ends_with(b"/")
+            && !path.windows(2).any(|pair| pair == b"//" || pair == b"/.");
+        clauses.iter().any(|clause| {
+            let somewhere = clause.path.as_ref().is_some_and(|set| normal && !set.contains(path));
+            call.meets(clause.needs) && !somewhere
+        })
+    }
+
+    /// The rules of the folder that `GYRFALCON_FALCO_RULES` names, and our own.
+    fn rulesets() -> Vec<Ruleset> {
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/rules"))];
+        folders.extend(std::env::var_os("GYRFALCON_FALCO_RULES").map(Into::into));
+        let options = || rules::load::Options {
+            rule_matching: rules::load::RuleMatching::All,
+            ..rules::load::Options::default()
+        };
+        let mut rulesets = Vec::new();
+        for folder in folders {
+            let (files, errors) = crate::input::read(&[folder]);
+            assert!(errors.is_empty());
+            for file in files {
+                let compiled = crate::rules::compile(&[file], &[], options(), false);
+                rulesets.extend(compiled.active.map(|active| active.ruleset));
+            }
+        }
+        rulesets
+    }
+
+    /// The property that the filter must never break: whatever rules match, the kernel lets pass.
+    #[test]
+    fn no_open_that_a_rule_matches_is_dropped() {
+        use event::{
+            decode::Record,
+            event::Event,
+            state::{Host, Limits, State},
+            testing::Encoder,
+            value::Arena,
+        };
+        const PARTS: [&str; 30] = [
+            "/etc",
+            "/shadow",
+            "/passwd",
+            "/sudoers",
+            "/sudoers.d",
+            "/pam.d",
+            "/x",
+            "/var",
+            "/log",
+            "/syslog",
+            "/auth.log",
+            "/root",
+            "/.ssh",
+            "/authorized_keys",
+            "/..",
+            "/.",
+            "//",
+            "/bin",
+            "/usr",
+            "/cron.d",
+            "/release_agent",
+            "/dev",
+            "/shm",
+            "/proc",
+            "/self",
+            "/environ",
+            "/.bashrc",
+            "/tmp",
+            "/lib",
+            "/ld.so.preload",
+        ];
+        const FLAGS: [i64; 6] = [0, 1, 2, 0o101, 0o1101, 0o1102];
+        let state = State::new(Limits::default(), Host::default());
+        let mut arena = Arena::new();
+        let mut scratch = rules::ruleset::Evaluation::default();
+        let mut matches = 0u64;
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % below as u64) as usize
+        };
+        let rulesets = rulesets();
+        let openat = EventType::by_name("openat").expect("an event");
+        let clauses: Vec<Clauses> = rulesets.iter().map(|ruleset| ruleset.necessary(openat)).collect();
+        for _ in 0..20_000 {
+            let path: String = (0..=next(5)).map(|_| PARTS[next(PARTS.len())]).collect();
+            let (flags, failed) = (FLAGS[next(FLAGS.len())], next(4) == 0);
+            let bytes = Encoder::syscall("openat")
+                .comm(["cat", "nginx", "sshd"][next(3)])
+                .ret(if failed { -2 } else { 3 })
+                .int("fd", if failed { -2 } else { 3 })
+                .int("dirfd", -100)
+                .text("name", &path)
+                .int("flags", flags)
+                .encode();
+            let record = Record::decode(&bytes).expect("a record");
+            let call = Needs {
+                read: matches!(flags & 3, 0 | 2),
+                write: matches!(flags & 3, 1 | 2),
+                creat: flags & 0o100 != 0,
+                trunc: flags & 0o1000 != 0,
+                success: !failed,
+                failure: failed,
+            };
+            for (ruleset, clauses) in rulesets.iter().zip(&clauses) {
+                let event = Event::new(&record, &state, &arena, 1).expect("an event");
+                let mut matched = None;
+                ruleset.matches(&event, &mut scratch, |rule| matched = Some(rule.name()));
+                if let Some(rule) = matched {
+                    matches += 1;
+                    assert!(
+                        passes(clauses, call, path.as_bytes()),
+                        "{rule} matches {path} (flags {flags:#o}), which is dropped"
+                    );
+                }
+            }
+            arena.reset();
+        }
+        assert!(matches > 100, "only {matches} matches: the property was hardly tested");
+    }
 }

@@ -24,9 +24,9 @@ pub fn rules(active: &Active) {
 }
 
 /// Events that rules did not see, whoever lost them.
-pub fn lost(driver: Option<&Driver>, counters: &Counters) -> u64 {
+pub fn lost(driver: &Driver, counters: &Counters) -> u64 {
     let mut lost: u64 = counters.losses().filter(|(loss, _)| loss.is_event()).map(|(_, count)| count).sum();
-    if let Some(Ok((counts, missed))) = driver.map(Driver::counts) {
+    if let Ok((counts, missed)) = driver.counts() {
         lost += counts.iter().map(|(_, count)| count.lost()).sum::<u64>() + missed;
     }
     lost
@@ -61,11 +61,15 @@ pub fn hits(active: &Active) {
 }
 
 /// The last words.
-pub fn stopped(counters: &Counters, lost: u64) {
+pub fn stopped(driver: &Driver, counters: &Counters) {
+    let filtered: u64 = driver
+        .counts()
+        .map_or(0, |(counts, _)| counts.iter().map(|(_, count)| count.get(KernelCounter::Filtered)).sum());
     info!(
         events = counters.events.load(Relaxed),
+        filtered,
         alerts = counters.alerts.load(Relaxed),
-        lost,
+        lost = lost(driver, counters),
         processes = counters.processes.load(Relaxed),
         "stopped"
     );

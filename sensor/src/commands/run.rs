@@ -278,7 +278,7 @@ impl Sensor {
             self.boot_ns = boot_ns;
             self.tell(Input::Clock(boot_ns));
         }
-        let lost = report::lost(Some(&self.driver), &self.counters);
+        let lost = report::lost(&self.driver, &self.counters);
         if lost > self.lost {
             warn!(lost = lost - self.lost, total = lost, "events were lost since the last look");
             report::losses(&self.driver, &self.counters);
@@ -312,7 +312,7 @@ impl Sensor {
         }
         report::hits(&active);
         report::losses(&driver, &counters);
-        report::stopped(&counters, report::lost(Some(&driver), &counters));
+        report::stopped(&driver, &counters);
         if panicked { Exit::System } else { Exit::Fine }
     }
 }

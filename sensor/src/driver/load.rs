@@ -198,9 +198,6 @@ impl Driver {
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .load(object)
             .map_err(object_error)?;
-        let btf =
-            Btf::from_sys_fs().map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?;
-
         let (rings, consumer_rings) = rings(&mut ebpf, options)?;
         let control = match ebpf.take_map("CONTROL") {
             Some(Map::Array(data)) => Arc::new(ControlPage::new(data)?),

@@ -22,7 +22,7 @@ use abi::syscalls::{NONE, SYSCALLS, Syscall};
 use crate::{falco, harness::Helper, reload, rows, storm};
 
 /// The hidden argument; what to play follows.
-const PLAY: &str = "--traced-process";
+pub const PLAY: &str = "--traced-process";
 
 /// Plays a part when the arguments say so.
 pub fn play() -> Option<ExitCode> {
@@ -37,6 +37,7 @@ pub fn play() -> Option<ExitCode> {
         ("case", [case]) => falco::play(case),
         ("markers", [folder, rate]) => reload::play(folder, rate),
         ("storm", [program, first, count]) => storm::play(program, first, count),
+        ("exec-from-thread", [program]) => exec_from_thread(program),
         ("calls32", []) => assert_eq!(call32(NR32_GETPID, [0; 3]), Some(i64::from(std::process::id()))),
         _ => panic!("nobody knows how to play {part} {args:?}"),
     }
@@ -74,6 +75,13 @@ fn parent(program: &str, part: &[String]) {
     dies_with_parent(&mut command);
     let status = Helper::start(&mut command).0.wait().expect("it is our child");
     assert!(status.success(), "{program} failed: {status}");
+}
+
+/// Becomes another program at the wish of a thread that is not the main one.
+fn exec_from_thread(program: &str) {
+    let program = program.to_owned();
+    let thread = std::thread::spawn(move || Command::new(program).arg0("zero").args(["one", "two words"]).exec());
+    panic!("exec: {:?}", thread.join());
 }
 
 /// So that nothing is left when the tests are killed.
@@ -197,9 +205,10 @@ pub fn takes_calls32() -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Makes a system call through the 32-bit gate; `None` where there is none.
+/// Makes a system call through the 32-bit gate; `None` where there is none. Pointers among the arguments are the caller's
+/// business, and the calls that the cases make write nowhere.
 #[cfg(target_arch = "x86_64")]
-fn call32(number: i32, args: [u32; 3]) -> Option<i64> {
+pub fn call32(number: i32, args: [u32; 3]) -> Option<i64> {
     let result: i32;
     // SAFETY: as for `call`; `int 0x80` keeps all registers but rax and r8–r11, and rbx, which LLVM keeps for itself, is
     // put back.
@@ -219,7 +228,7 @@ fn call32(number: i32, args: [u32; 3]) -> Option<i64> {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn call32(_: i32, _: [u32; 3]) -> Option<i64> {
+pub fn call32(_: i32, _: [u32; 3]) -> Option<i64> {
     None
 }
 

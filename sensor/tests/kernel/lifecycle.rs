@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         trial("run: SIGINT ends it in time though a sink hangs", NEEDS, || ends_in_time(Signal::SIGINT)),
         trial("run: SIGTERM ends it in time though a sink hangs", NEEDS, || ends_in_time(Signal::SIGTERM)),
         trial("run: a second signal ends it at once", NEEDS, second_signal),
+        trial("run: it obeys signals as soon as it says that it watches", NEEDS, obeys_from_the_start),
         trial("run: nothing is lost when it stops right after the last event", NEEDS, stops_with_all_alerts),
     ]
 }
@@ -151,6 +152,18 @@ fn second_signal() {
     let summary: Summary = sensor.stop_with(Signal::SIGINT);
     assert!(summary.took < Duration::from_secs(2), "it took {:?}", summary.took);
     assert_ne!(summary.code, Some(0), "alerts were given up");
+}
+
+fn obeys_from_the_start() {
+    let folder = harness::folder();
+    let rules = rule_for(folder.path(), "/nothing");
+    for _ in 0..5 {
+        let sensor = Sensor::start(&[&rules], &["--no-watch"]);
+        sensor.signal(Signal::SIGHUP);
+        sensor.expect_log("a replacement", |line| line.contains("ruleset replaced"));
+        sensor.stop().is_clean();
+        Sensor::start(&[&rules], &[]).stop_with(Signal::SIGTERM).is_clean();
+    }
 }
 
 fn stops_with_all_alerts() {

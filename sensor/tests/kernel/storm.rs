@@ -91,6 +91,7 @@ fn storm() {
         events
     );
 
+    summary.log.iter().filter(|line| line.contains("cause=")).for_each(|line| eprintln!("{line}"));
     assert_eq!(summary.code, Some(0));
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     for alert in summary.alerts.iter().filter(|alert| alert.rule() == "sample") {

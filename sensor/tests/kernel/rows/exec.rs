@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 
 use super::{Case, Script, case, merged};
 use crate::child::{
+    self,
     Arg::{Int, Nowhere, Text, Texts},
     before_exec, call, wait_for_stop,
 };
 
 pub const CASES: &[Case] = &[
     case("execve", "a program that was started is told as it is", execve_started),
+    case("execve", "a thread that executes a program becomes its process", execve_from_thread),
     case("execve", "a failure is the caller's", execve_failed),
     case("execveat", "a failure has the path relative to its folder", execveat_failed),
     case("execveat", "a program that was started is an execve", execveat_started),
@@ -50,6 +52,18 @@ fn execve_started(t: &mut Script) {
     child.wait().expect("our child");
     let fields = started(t, child.id());
     t.expect(merged(fields, json!({ "evt.arg.filename": path })));
+}
+
+fn execve_from_thread(t: &mut Script) {
+    let path = t.path(t.mark());
+    t.aside(|| std::os::unix::fs::symlink("/bin/true", &path).expect("a link on the stage"));
+    let own = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(own);
+    command.args([child::PLAY, "exec-from-thread", &path]).stdout(Stdio::null());
+    let mut child = command.spawn().expect("a program");
+    assert!(child.wait().expect("our child").success());
+    let fields = started(t, child.id());
+    t.expect(fields);
 }
 
 fn execve_failed(t: &mut Script) {

@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::net::UnixListener,
+    os::{fd::AsRawFd, unix::net::UnixListener},
 };
 
 use libc::{
@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     case("connect", "a refused connection is an error", connect_refused),
     case("connect", "a datagram socket that is connected has both ends", connect_udp),
     case("connect", "a Unix socket is named by its path", connect_unix),
+    case("dup2", "a connection that becomes standard input keeps both ends", dup2_connection),
 ];
 
 fn socket(domain: i32, kind: i32) -> i64 {
@@ -148,4 +149,20 @@ fn connect_unix(t: &mut Script) {
     let missing = t.path("missing");
     let result = connect(fd, &address(&missing));
     t.expect_error(result, ENOENT, "ENOENT", json!({ "evt.arg.addr": missing, "fd.num": fd }));
+}
+
+fn dup2_connection(t: &mut Script) {
+    // A port of services: the kernel does not say who began, the lower port is taken for the server's.
+    let listener = (600..1024).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).expect("a free port");
+    let there = listener.local_addr().expect("a bound socket");
+    let stream = TcpStream::connect(there).expect("a listener");
+    let here = stream.local_addr().expect("a connected socket");
+    assert_eq!(call("dup2", &[Int(stream.as_raw_fd().into()), Int(0)]), 0);
+    let tuple = format!("{here}->{there}");
+    let shown = format!("<4t>{tuple}");
+    t.expect(json!({
+        "evt.rawres": 0, "evt.arg.res": shown, "evt.arg.oldfd": shown, "evt.arg.newfd": shown, "fd.num": 0, "fd.name": tuple,
+        "fd.type": "ipv4", "fd.l4proto": "tcp", "fd.cip": here.ip().to_string(), "fd.cport": here.port(),
+        "fd.sip": there.ip().to_string(), "fd.sport": there.port(),
+    }));
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use libc::{AT_FDCWD, EBADF, EFAULT, ENOENT, EXDEV, O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+use libc::{AT_FDCWD, EACCES, EBADF, EFAULT, ENOENT, EXDEV, O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 use serde_json::{Value, json};
 
 use super::{Case, Script, case, merged};
 use crate::{
     child::{
+        self,
         Arg::{Bytes, Int, Nowhere, Text},
         call, call32_with_text, device_and_inode,
     },
@@ -22,6 +23,10 @@ pub const CASES: &[Case] = &[
     case("open", "a folder is a directory when the flags say so", open_folder),
     case("open", "a missing file has an error and the name it would have had", open_missing),
     case("open", "a path that cannot be read is not available", open_nowhere),
+    case("open", "a path through mounts and links of /proc is resolved", open_through_mounts),
+    case("open", "a name of odd bytes is one line of JSON", open_odd_name),
+    case("open", "another user is named, and what is refused", open_as_nobody),
+    case("open", "a thread has its own name, its process that of the main thread", open_in_thread),
     case("open", "a long path is whole", open_long),
     case("open", "a path that is too long is called so", open_too_long),
     Case {
@@ -33,6 +38,12 @@ pub const CASES: &[Case] = &[
     case("openat", "a path relative to the working directory is joined to it", openat_cwd),
     case("openat", "a path relative to a descriptor is joined to its folder", openat_descriptor),
     case("openat", "a path relative to no folder has an unknown base", openat_no_descriptor),
+    Case {
+        row: "openat",
+        name: "a 32-bit call that has the same number is another call",
+        needs: &[Need::Tracing, Need::Calls32],
+        script: openat_number_32_bit,
+    },
     case("openat", "an absolute path does not mind the descriptor", openat_absolute),
     case("openat", "a traversal is told as passed and resolved in the name", openat_traversal),
     case("openat2", "flags, mode and restrictions come from the structure", openat2_how),
@@ -109,11 +120,56 @@ fn open_nowhere(t: &mut Script) {
     t.expect_error(result, EFAULT, "EFAULT", json!({ "evt.arg.fd": "EFAULT", "evt.arg.name": "<NA>", "fd.num": -1 }));
 }
 
-/// A folder on the stage whose path has at least `length` bytes, relative to it. It is made aside, a part at a time.
+fn open_through_mounts(t: &mut Script) {
+    let real = format!("/proc/{}/status", std::process::id());
+    let fd = call("open", &[Text("/proc/self/status"), Int(O_RDONLY.into()), Int(0)]);
+    t.expect(opened(t, fd, "/proc/self/status", &real));
+    let fd = call("open", &[Text("/dev/null"), Int(O_WRONLY.into()), Int(0)]);
+    t.expect(opened(t, fd, "/dev/null", "/dev/null"));
+}
+
+fn open_odd_name(t: &mut Script) {
+    let name = b"a\nb\x1b[31m\xff\"\0";
+    let fd = call("open", &[Bytes(name), Int((O_RDWR | O_CREAT).into()), Int(0o600)]);
+    let path = t.path("a\nb\u{1b}[31m\u{fffd}\"");
+    t.expect(opened(t, fd, &path, &path));
+}
+
+fn open_as_nobody(t: &mut Script) {
+    let nobody = nix::unistd::Uid::from_raw(65534);
+    let user = t.aside(|| nix::unistd::User::from_uid(nobody).expect("a table of users"));
+    let name = user.map_or_else(|| "<NA>".to_owned(), |user| user.name);
+    t.aside(|| nix::unistd::setuid(nobody).expect("root may"));
+    let result = call("open", &[Text("/etc/shadow"), Int(O_RDONLY.into()), Int(0)]);
+    let more = json!({ "user.name": name, "user.uid": 65534 });
+    t.expect_error(result, EACCES, "EACCES", merged(not_opened("/etc/shadow", "EACCES"), more));
+}
+
+fn open_in_thread(t: &mut Script) {
+    let file = t.path("file");
+    child::rename("traced");
+    let mark = t.mark().to_owned();
+    let path = file.clone();
+    let opened_there = std::thread::spawn(move || {
+        child::rename(&mark);
+        let fd = call("open", &[Text(&path), Int(O_RDONLY.into()), Int(0)]);
+        child::rename("aside");
+        fd
+    });
+    let fd = opened_there.join().expect("a thread");
+    t.expect(merged(opened(t, fd, &file, &file), json!({ "proc.aname[0]": "traced", "proc.pid": std::process::id() })));
+}
+
+/// The longest name that Linux has for a file.
+const LONGEST_NAME: usize = 255;
+
+/// Folders on the stage, one in the other, whose path has at least `length` bytes. They are made aside.
+///
+/// Names are as long as names can be.
 fn deep(t: &Script, length: usize) -> String {
     let mut path = String::new();
     while path.len() < length {
-        path.push_str(&"d".repeat(150.min(length - path.len())));
+        path.push_str(&"d".repeat(LONGEST_NAME.min(length - path.len())));
         path.push('/');
     }
     t.aside(|| fs::create_dir_all(&path).expect("folders on the stage"));
@@ -165,6 +221,15 @@ fn openat_no_descriptor(t: &mut Script) {
     let result = call("openat", &[Int(999), Text("inner"), Int(O_RDONLY.into()), Int(0)]);
     let more = json!({ "evt.arg.name": "<UNKNOWN>/inner", "evt.arg.dirfd": "999" });
     t.expect_error(result, EBADF, "EBADF", merged(not_opened("<UNKNOWN>/inner", "EBADF"), more));
+}
+
+fn openat_number_32_bit(t: &mut Script) {
+    // Old remap_file_pages, which does nothing with these arguments.
+    let number = child::row("openat").x86_64;
+    assert!(child::call32(number, [0; 3]).is_some_and(|result| result < 0));
+    let file = t.path("file");
+    let fd = call("openat", &[Int(AT_FDCWD.into()), Text(&file), Int(O_RDONLY.into()), Int(0)]);
+    t.expect(opened(t, fd, &file, &file));
 }
 
 fn openat_absolute(t: &mut Script) {
