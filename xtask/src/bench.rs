@@ -1,37 +1,33 @@
-//! `cargo xtask bench`: the crates' benchmarks, then the sensor's, which measures the whole process as root.
-
-use std::process::Command;
+//! `cargo xtask bench`: the crates' benchmarks, then the sensor's, which measure the whole process as root.
 
 use anyhow::{Result, bail};
 
-use crate::checkout::{self, Checkout, SENSOR};
-use crate::{binaries, ebpf, process};
+use crate::checkout::{self, Checkout, Package, SENSOR, Target};
+use crate::{binaries, ebpf, process, rooted};
 
-/// Runs every benchmark whose name contains one of the filters.
+const STEP: &str = "running benchmarks";
+
+/// Runs every benchmark target, and in it what its harness selects by the filters.
 pub fn run(checkout: &Checkout, filters: &[String]) -> Result<()> {
-    let mut packages: Vec<&str> = checkout.targets("bench").map(|(package, _)| &*package.name).collect();
-    packages.dedup();
-    if packages.is_empty() {
+    let (sensors, crates): (Vec<_>, Vec<_>) =
+        checkout.targets("bench").partition(|(package, _)| package.name == SENSOR);
+    if sensors.is_empty() && crates.is_empty() {
         bail!("no crate has benchmarks\n  remedy: add a [[bench]] target");
     }
-    // The sensor's last: they take the machine for themselves.
-    packages.sort_by_key(|name| *name == SENSOR);
-    for package in packages {
-        let mut command = bench(checkout, package)?;
-        command.arg("--").args(filters);
-        process::run(&mut command, "running benchmarks", binaries::READ_ABOVE)?;
+    for (package, target) in crates {
+        let mut command = checkout::cargo();
+        command.current_dir(&checkout.root).args(["bench", "--package", &package.name, "--bench", &target.name, "--"]);
+        process::run(command.args(filters), STEP, binaries::READ_ABOVE)?;
     }
-    Ok(())
+    // Last, because they take the machine for themselves.
+    sensors.into_iter().try_for_each(|(package, target)| bench_sensor(checkout, package, target, filters))
 }
 
-fn bench(checkout: &Checkout, package: &str) -> Result<Command> {
-    let mut command = checkout::cargo();
-    command.current_dir(&checkout.root).args(["bench", "--package", package]);
-    if package == SENSOR {
-        ebpf::hand_over(&mut command, &ebpf::build(checkout, ebpf::Arch::of_this_machine()?)?);
-        if !process::is_root() {
-            process::announce("the sensor's benchmarks need root: run this as root if they refuse to start");
-        }
-    }
-    Ok(command)
+fn bench_sensor(checkout: &Checkout, package: &Package, target: &Target, filters: &[String]) -> Result<()> {
+    let object = ebpf::build(checkout, ebpf::Arch::of_this_machine()?)?;
+    let cargo_args = ["bench", "--package", &package.name, "--bench", &target.name];
+    let program = rooted::build(checkout, &cargo_args, &target.name, &object)?;
+    // What cargo tells a harness; without it some think that they are being tested.
+    let mut command = rooted::command(package, &program)?;
+    process::run(command.arg("--bench").args(filters), STEP, binaries::READ_ABOVE)
 }

@@ -16,6 +16,7 @@ mod ebpf;
 mod generated;
 mod kernel_test;
 mod process;
+mod rooted;
 mod run;
 mod setup;
 mod suite;
