@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
@@ -112,13 +113,20 @@ fn ptrace_traceme(t: &mut Script) {
 }
 
 fn ptrace_attach(t: &mut Script) {
-    let mut child = t.aside(|| Command::new("/bin/sleep").arg("600").stdout(Stdio::null()).spawn().expect("a process"));
+    let mut child = t.aside(|| {
+        let mut child =
+            Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process");
+        // What it returns it has read, so its exec is over: `spawn` returns a moment before that.
+        child.stdin.as_ref().expect("piped").write_all(b"x").expect("a reader");
+        child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("a writer");
+        child
+    });
     let pid = i64::from(child.id());
     let result = call("ptrace", &[Int(PTRACE_ATTACH.into()), Int(pid), Int(0), Int(0)]);
-    t.expect_done(result, json!({ "evt.arg.request": "PTRACE_ATTACH", "evt.arg.pid": "sleep" }));
+    t.expect_done(result, json!({ "evt.arg.request": "PTRACE_ATTACH", "evt.arg.pid": "cat" }));
     wait_for_stop(pid);
     let result = call("ptrace", &[Int(PTRACE_DETACH.into()), Int(pid), Int(0), Int(0)]);
-    t.expect_done(result, json!({ "evt.arg.request": "PTRACE_DETACH", "evt.arg.pid": "sleep" }));
+    t.expect_done(result, json!({ "evt.arg.request": "PTRACE_DETACH", "evt.arg.pid": "cat" }));
     child.kill().and_then(|()| child.wait()).expect("our child");
 }
 
