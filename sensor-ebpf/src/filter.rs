@@ -114,14 +114,14 @@ fn prefix_bits(record: &mut Record, text: u64) -> u64 {
     }
 }
 
-/// Whether a path is free of `//` and `/.`. Eight bytes at a time.
+/// Whether a path is free of `//`, `/.` and `./`. Eight bytes at a time.
 #[inline(always)]
 fn normal(record: &mut Record, text: u64, len: u64) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     // Highest bit set in each byte of `x` that is zero (and perhaps in bytes above it).
     let zeros = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;
-    let mut carry = 0u64;
+    let (mut slash_before, mut dot_before) = (0u64, 0u64);
     for i in 0..PATH_SCAN as u64 / 8 {
         if 8 * i >= len {
             break;
@@ -130,10 +130,12 @@ fn normal(record: &mut Record, text: u64, len: u64) -> bool {
         let word = unsafe { ptr::read_volatile(record.at(text + 8 * i).cast::<u64>()) };
         let slashes = zeros(word ^ (ONES * u64::from(b'/')));
         let dots = zeros(word ^ (ONES * u64::from(b'.')));
-        if (slashes << 8 | carry) & (dots | slashes) != 0 {
+        let after_slash = slashes << 8 | slash_before;
+        let after_dot = dots << 8 | dot_before;
+        if after_slash & (dots | slashes) | after_dot & slashes != 0 {
             return false;
         }
-        carry = slashes >> 56;
+        (slash_before, dot_before) = (slashes >> 56, dots >> 56);
     }
     true
 }

@@ -5,7 +5,7 @@
 //! [`abi::syscalls`]. Exec, fork and exit have hooks of their own, which are always attached.
 //!
 //! Every program ends in one of three ways: the record was handed over, a counter says why not, or the event was not
-//! meant for it.
+//! meant for it (a thread's fork, the sensor's own call, a map that cannot be missing).
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, macro_metavar_expr, macro_metavar_expr_concat)]

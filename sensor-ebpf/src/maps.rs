@@ -58,7 +58,10 @@ pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, { (MAX_CPUS * RING_CLASSES) as 
 
 /// Filters of open calls, by record kind.
 #[map]
-pub static FILTERS: Array<Filter> = Array::with_max_entries(kind::FIRST_SYSCALL as u32 + 8, 0);
+pub static FILTERS: Array<Filter> = 
+    Array::with_max_entries(kind::FIRST_SYSCALL as u32 + SYSCALLS_ROWS, 0);
+
+const SYSCALLS_ROWS: u32 = abi::syscalls::SYSCALLS.len() as u32;
 
 /// Prefixes of paths; see [`abi::filter`].
 #[map]

@@ -378,6 +378,8 @@ impl Record {
             // SAFETY: the index is masked to the length of the array.
             unsafe { ptr::write_volatile(state.paths.as_mut_ptr().add(index), path) };
             state.pending += 1;
+        } else {
+            state.flags |= u64::from(flag::INCOMPLETE);
         }
     }
 
@@ -420,11 +422,13 @@ fn wake(ring: *mut c_void) {
     if unsafe { ptr::read_volatile(asleep) } == 0 {
         return;
     }
-    // SAFETY: as above. A discarded reservation carries the wake-up even when the ring is full of other records.
+    // SAFETY: as above. A discarded reservation carries the wake-up; without room for one, the next record tries again.
     unsafe {
         ptr::write_volatile(asleep, 0);
         let empty = bpf_ringbuf_reserve(ring, 8, 0);
-        if !empty.is_null() {
+        if empty.is_null() {
+            ptr::write_volatile(asleep, 1);
+        } else {
             bpf_ringbuf_discard(empty, u64::from(BPF_RB_FORCE_WAKEUP));
         }
     }

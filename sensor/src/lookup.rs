@@ -26,7 +26,7 @@ pub fn start(reader: Reader, inputs: Sender<Input>, waker: Waker) -> std::io::Re
 
 fn answer(reader: &Reader, asked: &Receiver<Question>, inputs: &Sender<Input>, waker: &Waker) {
     for question in asked {
-        let seed = i32::try_from(question.pid).ok().and_then(|pid| reader.one(pid, true));
+        let seed = i32::try_from(question.pid).ok().and_then(|pid| reader.one(pid));
         // A process that is gone stays unknown; the record that asked has been judged with what it said itself.
         if let Some(seed) = seed {
             if inputs.send(Input::Process(Box::new(seed))).is_err() {

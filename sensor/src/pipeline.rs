@@ -36,6 +36,8 @@ use crate::{
 pub enum Input {
     /// From the next event on, judge by these rules; then answer.
     Rules(Arc<Active>, SyncSender<()>),
+    /// The start-up scan is over: what had no history until now is not a loss.
+    Scanned,
     /// Facts about a process.
     Process(Box<Seed>),
     /// Names of users and groups.
@@ -114,9 +116,9 @@ pub struct Parts {
     pub fanout: Fanout,
     /// What is counted.
     pub counters: Arc<Counters>,
-    /// Process state after the start-up scan.
+    /// Process state, before the start-up scan.
     pub state: State,
-    /// The first rules.
+    /// What to judge by until the scan is over: no rules.
     pub active: Arc<Active>,
 }
 
@@ -159,6 +161,7 @@ impl Pipeline {
                     // Nobody waits any more when the sensor is ending.
                     let _ = done.send(());
                 }
+                Ok(Input::Scanned) => self.state.losses = Losses::default(),
                 Ok(Input::Process(seed)) => self.state.seed(&seed),
                 Ok(Input::Users(users)) => self.state.users = *users,
                 Ok(Input::Clock(boot_ns)) => self.state.host.boot_ns = boot_ns,

@@ -7,6 +7,10 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use event::state::{Seed, Start};
@@ -22,6 +26,8 @@ const TEXT_MAX: usize = abi::record::ARGS_MAX;
 pub struct Reader {
     controller: Option<&'static str>,
     mount: Option<PathBuf>,
+    /// Read environments, too: shared by the clones, set when rules ask for them.
+    env: Arc<AtomicBool>,
 }
 
 impl Reader {
@@ -32,21 +38,26 @@ impl Reader {
             CgroupSource::Controller { name, .. } => Some(name),
         };
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self { mount: mount_point(&mounts, controller), controller }
+        Self { mount: mount_point(&mounts, controller), controller, env: Arc::default() }
     }
 
-    /// Every process. `env`: also the environment.
-    pub fn all(&self, env: bool) -> Vec<Seed> {
+    /// Whether environments are read from now on.
+    pub fn read_env(&self, wanted: bool) {
+        self.env.store(wanted, Relaxed);
+    }
+
+    /// Every process.
+    pub fn all(&self) -> Vec<Seed> {
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let mut seeds: Vec<_> = pids.filter_map(|pid| self.one(pid, env)).collect();
+        let mut seeds: Vec<_> = pids.filter_map(|pid| self.one(pid)).collect();
         // Parents first, so that children find them.
         seeds.sort_by_key(|seed| (seed.start.ns(), seed.tgid));
         seeds
     }
 
     /// One process.
-    pub fn one(&self, pid: i32, env: bool) -> Option<Seed> {
+    pub fn one(&self, pid: i32) -> Option<Seed> {
         let process = Process::new(pid).ok()?;
         let stat = process.stat().ok()?;
         let status = process.status().ok()?;
@@ -59,7 +70,7 @@ impl Reader {
             ppid: unsigned(stat.ppid),
             comm: stat.comm.into_bytes(),
             argv: head(folder.join("cmdline")),
-            env: env.then(|| head(folder.join("environ"))),
+            env: self.env.load(Relaxed).then(|| head(folder.join("environ"))),
             exepath: link(folder.join("exe")),
             cwd: link(folder.join("cwd")),
             cgroup: self.cgroup_id(&cgroup_path),
@@ -144,15 +155,15 @@ mod tests {
 
     #[test]
     fn the_path_is_that_of_the_hierarchy() {
-        let reader = Reader { controller: Some("memory"), mount: None };
+        let reader = |controller| Reader { controller, mount: None, env: Arc::default() };
         let table = b"4:memory:/a/b\n1:cpu,cpuacct:/c\n0::/d\n";
-        assert_eq!(reader.cgroup_path(table), b"/a/b");
-        assert_eq!(Reader { controller: None, mount: None }.cgroup_path(table), b"/d");
+        assert_eq!(reader(Some("memory")).cgroup_path(table), b"/a/b");
+        assert_eq!(reader(None).cgroup_path(table), b"/d");
     }
 
     #[test]
     fn this_process_is_among_all() {
-        let seeds = Reader::new(CgroupSource::Unified).all(false);
+        let seeds = Reader::new(CgroupSource::Unified).all();
         let own = seeds.iter().find(|seed| seed.tgid == std::process::id()).expect("this process");
         assert!(!own.exepath.is_empty() && !own.argv.is_empty());
     }

@@ -56,7 +56,7 @@ pub fn hits(active: &Active) {
     let mut hits: Vec<_> = active.hits().filter(|(_, count)| *count > 0).collect();
     hits.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     for (rule, matches) in hits {
-        info!(rule, matches, "rule matched");
+        info!(rule, matches, "rule matched since the last reload");
     }
 }
 

@@ -8,11 +8,11 @@ use std::{
 
 use abi::{control::want, syscalls::SYSCALLS};
 use api::{
-    Spec,
+    ResourceId, Spec,
     falco::{RulesText, rules_texts},
     manifest::{self, Manifest},
     resource::load_key,
-    rule::Mode,
+    rule::{FalcoRuleSpec, Mode},
 };
 use event::catalogue::{EventSet, EventType};
 use rules::{
@@ -43,6 +43,12 @@ struct RuleState {
 }
 
 impl Active {
+    /// No rules at all: what the sensor judges by before it is ready.
+    pub fn none(options: &Options) -> Result<Self, &'static str> {
+        let ruleset = Loader::new(options.clone()).finish().ruleset.ok_or("the empty ruleset does not load")?;
+        Ok(Self { ruleset, rules: Vec::new() })
+    }
+
     /// Counts a match; whether it is to be an alert.
     pub fn count(&self, index: usize) -> bool {
         let Some(rule) = self.rules.get(index) else { return false };
@@ -117,10 +123,15 @@ pub fn collected() -> EventSet {
     fixed.chain(SYSCALLS.iter().map(|row| row.name)).filter_map(EventType::by_name).collect()
 }
 
+/// The specs of the rule resources that are loaded.
+pub type Specs = HashMap<ResourceId, FalcoRuleSpec>;
+
 /// What compiling gave.
 pub struct Compiled {
     /// The rules; none when there is an error.
     pub active: Option<Active>,
+    /// What they were made of.
+    pub specs: Specs,
     /// The sinks; what is wrong with one is among the messages.
     pub sinks: Vec<SinkConfig>,
     /// Everything there is to say, errors first.
@@ -150,8 +161,9 @@ struct RuleResource<'a> {
 
 /// Compiles everything that was read.
 ///
-/// Plain rules files come first, in the order of the command line; then the resources, by their order and name.
-pub fn compile(files: &[File], errors: &[InputError], options: Options, colour: bool) -> Compiled {
+/// Plain rules files come first, in the order of the command line; then the resources, by their order and name. A
+/// suspended resource stays as it is in `loaded`, or out if it is not there.
+pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: Options, colour: bool) -> Compiled {
     let colour = if colour { Colour::Always } else { Colour::Never };
     let mut messages: Vec<Message> =
         errors.iter().map(|error| Message { error: true, text: format!("error: {}\n", chain(error)) }).collect();
@@ -184,12 +196,16 @@ pub fn compile(files: &[File], errors: &[InputError], options: Options, colour: 
         Spec::Sink(_) => None,
     });
     let mut sources = HashMap::new();
+    let mut specs = Specs::new();
     for resource in &resources {
         let Spec::Rules(spec) = resource.manifest.resource.spec() else { continue };
-        if spec.suspended() {
-            continue;
-        }
         let id = resource.manifest.id();
+        let spec = match (spec.suspended(), loaded.get(&id)) {
+            (false, _) => spec,
+            (true, Some(before)) => before,
+            (true, None) => continue,
+        };
+        specs.insert(id.clone(), spec.clone());
         for (part, text) in rules_texts(&id, spec).into_iter().enumerate() {
             let source = format!("{}: {id} {part}", resource.path.display());
             loader.add_with(
@@ -201,24 +217,24 @@ pub fn compile(files: &[File], errors: &[InputError], options: Options, colour: 
         }
     }
 
-    let mut loaded = loader.finish();
-    let by_file = loaded.files.iter_mut().flat_map(|file| &mut file.diagnostics);
-    for diagnostic in loaded.diagnostics.iter_mut().chain(by_file) {
+    let mut results = loader.finish();
+    let by_file = results.files.iter_mut().flat_map(|file| &mut file.diagnostics);
+    for diagnostic in results.diagnostics.iter_mut().chain(by_file) {
         lead_back(diagnostic, &sources);
     }
     messages.extend(
-        loaded.diagnostics.iter().map(|d| Message { error: d.is_error(), text: format!("{}\n", d.render(colour)) }),
+        results.diagnostics.iter().map(|d| Message { error: d.is_error(), text: format!("{}\n", d.render(colour)) }),
     );
     messages.sort_by_key(|message| !message.error);
     let failed = messages.iter().any(|message| message.error);
-    let active = loaded.ruleset.take().filter(|_| !failed).map(|ruleset| {
+    let active = results.ruleset.take().filter(|_| !failed).map(|ruleset| {
         let shadow = |origin: &str| sources.get(origin).is_some_and(|(.., mode)| *mode == Mode::Shadow);
         let rules =
             ruleset.rules().map(|rule| RuleState { shadow: shadow(rule.origin()), hits: AtomicU64::new(0) }).collect();
         Active { ruleset, rules }
     });
     let namespaced = resources.iter().filter(|resource| resource.manifest.id().kind.namespaced()).count();
-    Compiled { active, sinks, messages, loaded, namespaced, foreign }
+    Compiled { active, specs, sinks, messages, loaded: results, namespaced, foreign }
 }
 
 fn priority(priority: api::scalar::Priority) -> rules::alert::Priority {

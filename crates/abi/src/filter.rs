@@ -3,7 +3,7 @@
 //!
 //! A filter is a list of clauses, and an event passes when it satisfies one of them, or when the programs cannot tell:
 //! **it may pass too much, never too little**. Doubt is a path that could not be read, is relative, longer than
-//! [`PATH_SCAN`], or not in normal form (`//`, `/.`); its text is not yet what rules compare.
+//! [`PATH_SCAN`], or not in normal form (`//`, `/.`, `./`, a slash at the end); its text is not yet what rules compare.
 //!
 //! A clause asks for a result, for properties of the call, and optionally for a path in a set. Sets are bits: a path's
 //! bits come from the longest matching prefix (map `PATH_PREFIXES`, whose values include the bits of shorter ones) and

@@ -103,7 +103,7 @@ wire_struct! {
         gid: u32,
         /// Audit login user id; `u32::MAX` when unset.
         loginuid: u32,
-        /// Controlling terminal as `makedev(major, minor)` in the kernel's old encoding; 0 for none.
+        /// Controlling terminal as `makedev(major, minor)` as `new_encode_dev` writes it (the form of /proc/PID/stat); 0 for none.
         tty: u32,
         /// Session id in the initial pid namespace.
         sid: u32,

@@ -65,7 +65,7 @@ Where values differ from Falco's:
   as they were at the last exec.
 * `fd.name` and path parameters: read when the call ends. Falco also reads them when it begins, against programs that
   change them meanwhile; against those, and against symbolic links, `fd.realpath` is the file that the kernel opened.
-* `user.name`, `group.name`: the host's names, also for processes in containers.
+* `user.name`, `group.name`: in containers only `root` is named; the host's names would be wrong there.
 * `container.id`: cgroups that a container makes for itself belong to it.
 ";
 

@@ -43,7 +43,7 @@ pub struct Needs {
 
 /// A set of paths by their ends: a path is in it when it has one of the prefixes or suffixes.
 ///
-/// Meant for paths in normal form: absolute, without `//`, `/.` or a slash at the end. Whoever tests must let every
+/// Meant for paths in normal form: absolute, without `//`, `/.`, `./` or a slash at the end. Whoever tests must let every
 /// other path pass, as its text is not yet what rules compare. The empty set stands for conditions that no path in normal
 /// form meets (`contains "../"`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -309,13 +309,14 @@ fn path(op: Op, constants: &[Const]) -> Option<Path> {
         Op::PMatch => begins(texts.into_iter().map(literal_front)),
         Op::Glob => begins(texts.into_iter().map(literal_front)),
         Op::EndsWith => ends(texts),
-        // A path in normal form has no `/.` in it.
-        Op::Contains if texts.iter().all(|text| text.windows(2).any(|pair| pair == b"/." || pair == b"//")) => {
-            Some(Path::default())
-        }
-        Op::Contains if texts.iter().all(|text| *text == b"../") => Some(Path::default()),
+        Op::Contains if texts.iter().all(|text| text.windows(2).any(is_irregular)) => Some(Path::default()),
         _ => None,
     }
+}
+
+/// Two bytes that no path in normal form has side by side.
+fn is_irregular(pair: &[u8]) -> bool {
+    matches!(pair, b"//" | b"/." | b"./")
 }
 
 fn directory(op: Op, constants: &[Const]) -> Option<Path> {

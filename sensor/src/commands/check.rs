@@ -5,14 +5,14 @@ use crate::{
     commands::{compile_options, print_messages},
     exit::Exit,
     input, log,
-    rules::compile,
+    rules::{Specs, compile},
 };
 
 /// Checks and reports.
 pub fn check(args: &cli::Check) -> Exit {
     let (files, errors) = input::read(&args.paths);
     let options = compile_options(&args.compile, String::new());
-    let compiled = compile(&files, &errors, options, log::colour());
+    let compiled = compile(&files, &errors, &Specs::new(), options, log::colour());
     let failed = compiled.messages.iter().any(|message| message.error);
     if args.json {
         println!("{:#}", compiled.loaded.falco_load_results());

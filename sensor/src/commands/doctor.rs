@@ -19,7 +19,7 @@ pub fn doctor() -> Exit {
     for feature in host.features() {
         println!("{:4} {}: {}", if feature.present { "yes" } else { "no" }, feature.name, feature.note);
     }
-    println!("     processes in /proc: {}", Reader::new(host.cgroups).all(false).len());
+    println!("     processes in /proc: {}", Reader::new(host.cgroups).all().len());
     match try_all(&host) {
         Ok(rows) => {
             println!("yes  kernel programs: exec, fork, exit and {rows} system calls load and attach");

@@ -1,8 +1,8 @@
 //! `gyrfalcon run`: a sensor on its own.
 //!
-//! Order matters: the hooks of exec, fork and exit are attached before /proc is read, so that no process falls between;
-//! the rules' system calls are traced before the loop judges by them and given up only after. A mistake in the files at
-//! the start ends the program; later it leaves the last good rules running.
+//! Order matters: the hooks of exec, fork and exit are attached, and the loop reads their rings, before /proc is read, so
+//! that no process falls between; the rules' system calls are traced before the loop judges by them and given up only
+//! after. A mistake in the files at the start ends the program; later it leaves the last good rules running.
 
 use std::{
     path::PathBuf,
@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use abi::control::want;
 use api::{
     ResourceId,
     resource::Kind,
@@ -36,7 +37,7 @@ use crate::{
     pipeline::{Counters, Input, Parts, Pipeline},
     procfs::Reader,
     report,
-    rules::{Active, Compiled, compile},
+    rules::{Active, Compiled, Specs, compile},
     users::Accounts,
     watch,
 };
@@ -61,7 +62,7 @@ pub fn run(args: &cli::Run) -> Exit {
         Err(exit) => return exit,
     };
     let Some(active) = compiled.active.map(Arc::new) else { return Exit::Input };
-    match Sensor::start(args, options, active, compiled.sinks) {
+    match Sensor::start(args, options, active, compiled.specs, compiled.sinks) {
         Ok(sensor) => sensor.control(args),
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
@@ -79,7 +80,7 @@ fn hostname(args: &cli::Run) -> String {
 /// Reads and compiles at the start: every mistake is printed, and any error ends it.
 fn load(args: &cli::Run, options: &Options) -> Result<Compiled, Exit> {
     let (files, errors) = input::read(&args.paths);
-    let compiled = compile(&files, &errors, options.clone(), crate::log::colour());
+    let compiled = compile(&files, &errors, &Specs::new(), options.clone(), crate::log::colour());
     print_messages(&compiled.messages);
     let Some(active) = &compiled.active else {
         error!("nothing was started: the files above have errors");
@@ -109,6 +110,8 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 struct Sensor {
     driver: Driver,
     active: Arc<Active>,
+    /// What the running rules were made of, for resources that are suspended later.
+    specs: Specs,
     generation: u64,
     sinks: Sinks,
     counters: Arc<Counters>,
@@ -123,13 +126,19 @@ struct Sensor {
 }
 
 impl Sensor {
-    fn start(args: &cli::Run, options: Options, active: Arc<Active>, configs: Vec<SinkConfig>) -> Result<Self, Failed> {
+    fn start(
+        args: &cli::Run,
+        options: Options,
+        active: Arc<Active>,
+        specs: Specs,
+        configs: Vec<SinkConfig>,
+    ) -> Result<Self, Failed> {
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
         }
         let rings = driver::Options { ring_bytes: args.ring_mib << 20, ..driver::Options::default() };
-        let (mut driver, consumer) = Driver::load(&host, driver::object(), rings)?;
+        let (driver, consumer) = Driver::load(&host, driver::object(), rings)?;
         let sinks = Sinks::start(console(args, configs)?)?;
 
         let reader = Reader::new(host.cgroups);
@@ -144,18 +153,12 @@ impl Sensor {
             },
         );
         state.users = users;
-        for seed in reader.all(true) {
-            state.seed(&seed);
-        }
-        driver.want(active.wants());
-        driver.filter(&active.filters())?;
-        driver.trace(active.rows())?;
-        driver.settle();
-
+        reader.read_env(active.wants() & want::ENV != 0);
         let (inputs, taken) = mpsc::channel();
         let waker = consumer.waker();
         let questions = lookup::start(reader.clone(), inputs.clone(), waker.clone())?;
         let counters = Arc::new(Counters::default());
+        driver.want(active.wants());
         let pipeline = Pipeline::start(Parts {
             consumer,
             inputs: taken,
@@ -163,20 +166,12 @@ impl Sensor {
             fanout: sinks.fanout(),
             counters: Arc::clone(&counters),
             state,
-            active: Arc::clone(&active),
+            active: Arc::new(Active::none(&options)?),
         })?;
-        report::rules(&active);
-        info!(generation = 1, "ruleset active");
-        info!(
-            rules = active.ruleset.rules().len(),
-            syscalls = active.rows().iter().count(),
-            ring_memory_mib = driver.memory() >> 20,
-            kernel = host.release,
-            "watching"
-        );
-        Ok(Self {
+        let mut sensor = Self {
             driver,
             active,
+            specs,
             generation: 1,
             sinks,
             counters,
@@ -188,7 +183,25 @@ impl Sensor {
             options,
             boot_ns,
             lost: 0,
-        })
+        };
+        for seed in sensor.reader.all() {
+            sensor.tell(Input::Process(Box::new(seed)));
+        }
+        sensor.tell(Input::Scanned);
+        sensor.judge_by(&Arc::clone(&sensor.active))?;
+        sensor.driver.filter(&sensor.active.filters())?;
+        sensor.driver.trace(sensor.active.rows())?;
+        sensor.driver.settle();
+        report::rules(&sensor.active);
+        info!(generation = 1, "ruleset active");
+        info!(
+            rules = sensor.active.ruleset.rules().len(),
+            syscalls = sensor.active.rows().iter().count(),
+            ring_memory_mib = sensor.driver.memory() >> 20,
+            kernel = host.release,
+            "watching"
+        );
+        Ok(sensor)
     }
 
     /// Answers signals and changes until it is told to stop.
@@ -223,42 +236,69 @@ impl Sensor {
     /// Compiles the files anew and, if they are sound, replaces rules and sinks.
     fn reload(&mut self, args: &cli::Run) {
         let (files, errors) = input::read(&args.paths);
-        let compiled = compile(&files, &errors, self.options.clone(), crate::log::colour());
+        let compiled = compile(&files, &errors, &self.specs, self.options.clone(), crate::log::colour());
         print_messages(&compiled.messages);
         let Some(active) = compiled.active.map(Arc::new) else {
             return error!(generation = self.generation, "ruleset kept: the files have errors");
         };
-        if let Err(failed) = self.replace(args, active, compiled.sinks) {
-            error!(error = %chain(&*failed), generation = self.generation, "ruleset kept: it cannot be put into effect");
+        match self.replace(args, &active, compiled.sinks) {
+            Ok(()) => {
+                self.active = active;
+                self.specs = compiled.specs;
+                self.generation += 1;
+                report::rules(&self.active);
+                info!(generation = self.generation, "ruleset replaced");
+            }
+            Err(failed) => {
+                error!(error = %chain(&*failed), generation = self.generation, "ruleset kept: the new one cannot be put into effect");
+                self.fall_back();
+            }
         }
     }
 
-    fn replace(&mut self, args: &cli::Run, active: Arc<Active>, sinks: Vec<SinkConfig>) -> Result<(), Failed> {
-        self.sinks.reconfigure(console(args, sinks)?, DRAIN)?;
+    /// Puts new rules and sinks into effect. Everything that can fail comes before the loop judges by the new rules.
+    fn replace(&mut self, args: &cli::Run, active: &Arc<Active>, sinks: Vec<SinkConfig>) -> Result<(), Failed> {
         // Until the new rules judge, the kernel must pass what either set needs.
         self.driver.clear_filters()?;
-        let (before, after) = (self.active.rows(), active.rows());
-        let wants = self.active.wants() | active.wants();
-        self.driver.want(wants);
-        self.driver.trace(before.union(after))?;
-        let (done, swapped) = mpsc::sync_channel(1);
-        self.tell(Input::Rules(Arc::clone(&active), done));
-        swapped.recv()?;
-        self.driver.trace(after)?;
-        self.driver.filter(&active.filters())?;
-        self.driver.want(active.wants());
-        if wants != self.active.wants() {
+        self.driver.want(self.active.wants() | active.wants());
+        self.driver.trace(self.active.rows().union(active.rows()))?;
+        self.sinks.reconfigure(console(args, sinks)?, DRAIN)?;
+        let env = active.wants() & want::ENV != 0;
+        self.reader.read_env(env);
+        if env && self.active.wants() & want::ENV == 0 {
             // Environments were not collected before: ask /proc for those of the living.
-            for seed in self.reader.all(true) {
+            for seed in self.reader.all() {
                 self.tell(Input::Process(Box::new(seed)));
             }
         }
-        self.driver.settle();
-        self.active = active;
-        self.generation += 1;
-        report::rules(&self.active);
-        info!(generation = self.generation, "ruleset replaced");
+        self.judge_by(active)?;
+        self.tune(active);
         Ok(())
+    }
+
+    /// Has the loop judge by these rules from the next event on.
+    fn judge_by(&self, active: &Arc<Active>) -> Result<(), Failed> {
+        let (done, swapped) = mpsc::sync_channel(1);
+        self.tell(Input::Rules(Arc::clone(active), done));
+        swapped.recv().map_err(|_| "the event loop has ended")?;
+        Ok(())
+    }
+
+    /// Stops collecting what these rules do not need. A failure costs time, not events.
+    fn tune(&mut self, active: &Active) {
+        let tuned = self.driver.trace(active.rows()).and_then(|()| self.driver.filter(&active.filters()));
+        if let Err(error) = tuned {
+            warn!(error = %chain(&error), "more is collected than the rules need");
+        }
+        self.driver.want(active.wants());
+        self.driver.settle();
+    }
+
+    /// Goes on with the rules that the loop judges by.
+    fn fall_back(&mut self) {
+        let active = Arc::clone(&self.active);
+        self.reader.read_env(active.wants() & want::ENV != 0);
+        self.tune(&active);
     }
 
     fn tell(&self, input: Input) {

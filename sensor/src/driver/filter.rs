@@ -29,7 +29,7 @@ pub struct FilterMaps {
     filters: Array<MapData, Words>,
     prefixes: LpmTrie<MapData, [u8; PREFIX_BYTES], u64>,
     stored: HashSet<(Vec<u8>, u64)>,
-    on: Vec<u32>,
+    on: Vec<(u32, Filter)>,
 }
 
 impl FilterMaps {
@@ -37,11 +37,16 @@ impl FilterMaps {
         Self { filters, prefixes, stored: HashSet::new(), on: Vec::new() }
     }
 
-    /// Lets everything pass.
+    /// Lets everything pass. When this returns, no program is at work with a filter any more.
     pub fn clear(&mut self) -> Result<(), MapError> {
-        for index in self.on.drain(..) {
-            self.filters.set(index, words(&Filter::OFF), 0)?;
+        if self.on.is_empty() {
+            return Ok(());
         }
+        for (index, filter) in self.on.drain(..) {
+            // The clauses stay: a program that has read the switch may still be looking at them.
+            self.filters.set(index, words(&Filter { enabled: 0, ..filter }), 0)?;
+        }
+        wait_for_programs();
         Ok(())
     }
 
@@ -65,9 +70,21 @@ impl FilterMaps {
             // The clauses first, the switch afterwards: the programs never see a filter that is half written.
             self.filters.set(index, words(&Filter { enabled: 0, ..*filter }), 0)?;
             self.filters.set(index, words(filter), 0)?;
-            self.on.push(index);
+            self.on.push((index, *filter));
         }
         Ok(())
+    }
+}
+
+/// Waits until every program that runs now has ended: programs run inside of RCU read sections, and this is a grace
+/// period (membarrier(2), `MEMBARRIER_CMD_GLOBAL`).
+fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: no memory involved.
+    let failed = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0;
+    if failed {
+        // Kernels with nohz_full CPUs refuse it. A program takes microseconds; this is a thousand times as long.
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

@@ -212,7 +212,8 @@ impl State {
         wanted
     }
 
-    /// Adds or completes a process from facts of the sensor. What a record has said stays.
+    /// Adds or completes a process from facts of the sensor. What a record has said stays; an environment that it did
+    /// not carry is filled in.
     pub fn seed(&mut self, seed: &Seed) {
         if seed.cgroup != 0 {
             self.learn_cgroup_components(seed.cgroup, seed.cgroup_components());
@@ -229,11 +230,17 @@ impl State {
             *to = *from;
         }
         if let Some(id) = self.table.find(key) {
-            if let Some(process) = self.table.at(id)
-                && process.image.is_none()
-            {
-                process.image = Some(Arc::new(image));
-                process.comm = comm;
+            let Some(process) = self.table.at(id) else { return };
+            match (&process.image, &seed.env) {
+                (None, _) => {
+                    process.image = Some(Arc::new(image));
+                    process.comm = comm;
+                }
+                // No rule had asked for environments when it was executed.
+                (Some(known), Some(env)) if known.env().is_none() => {
+                    process.image = Some(Arc::new(known.with_env(env)))
+                }
+                (Some(_), _) => {}
             }
             return;
         }

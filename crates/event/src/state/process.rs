@@ -138,6 +138,13 @@ impl Image {
         Self { facts: record.exec(), time: record.header.time, ..image }
     }
 
+    /// The same image with an environment that was not collected at the time.
+    pub(crate) fn with_env(&self, env: &[u8]) -> Self {
+        let image =
+            Self::new(ImageParts { argv: self.argv().0, env: Some(env), exepath: self.exepath(), cwd: self.cwd() });
+        Self { facts: self.facts, time: self.time, ..image }
+    }
+
     fn part(&self, start: u32, end: u32) -> &[u8] {
         self.bytes.get(start as usize..end as usize).unwrap_or_default()
     }

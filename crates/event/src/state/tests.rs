@@ -1,3 +1,5 @@
+//! What holds for process state whatever happens: bounds, identity, order.
+
 use proptest::prelude::*;
 
 use super::*;
