@@ -54,7 +54,10 @@ pub fn early(filter: *const Filter, properties: u32) -> Early {
     for i in 0..CLAUSES {
         // SAFETY: `i` is below the length of the array; as in `of`.
         let (count, clause) = unsafe {
-            (ptr::read_volatile(&raw const (*filter).clauses), ptr::read_volatile((&raw const (*filter).clause).cast::<Clause>().add(i)))
+            (
+                ptr::read_volatile(&raw const (*filter).clauses),
+                ptr::read_volatile((&raw const (*filter).clause).cast::<Clause>().add(i)),
+            )
         };
         if i as u32 >= count {
             break;
@@ -86,7 +89,10 @@ pub fn admits(filter: *const Filter, record: &mut Record, text: u64, len: u64, p
     for i in 0..SUFFIXES {
         // SAFETY: as in `early`.
         let (count, suffix) = unsafe {
-            (ptr::read_volatile(&raw const (*filter).suffixes), ptr::read_volatile((&raw const (*filter).suffix).cast::<Suffix>().add(i)))
+            (
+                ptr::read_volatile(&raw const (*filter).suffixes),
+                ptr::read_volatile((&raw const (*filter).suffix).cast::<Suffix>().add(i)),
+            )
         };
         if i as u32 >= count {
             break;

@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 
 use abi::{
-    filter::{Filter, PREFIX_BYTES, PREFIXES},
     control::{Control, MAX_CPUS, RING_CLASSES, setting, slot},
+    filter::{Filter, PREFIX_BYTES, PREFIXES},
     loss::{COUNTERS as COUNTER_WORDS, KernelCounter},
     offsets::Offsets,
     record::kind,
@@ -58,8 +58,7 @@ pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, { (MAX_CPUS * RING_CLASSES) as 
 
 /// Filters of open calls, by record kind.
 #[map]
-pub static FILTERS: Array<Filter> = 
-    Array::with_max_entries(kind::FIRST_SYSCALL as u32 + SYSCALLS_ROWS, 0);
+pub static FILTERS: Array<Filter> = Array::with_max_entries(kind::FIRST_SYSCALL as u32 + SYSCALLS_ROWS, 0);
 
 const SYSCALLS_ROWS: u32 = abi::syscalls::SYSCALLS.len() as u32;
 
