@@ -36,8 +36,8 @@ fn reloads() -> u64 {
     env::var("GYRFALCON_TEST_RELOADS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
 }
 
-/// A manifest with one rule for the opening of files whose names begin with a path.
-fn manifest(name: &str, version: &str, prefix: &Path) -> String {
+/// A manifest with one rule.
+fn manifest(name: &str, version: &str, condition: &str) -> String {
     format!(
         "apiVersion: gyrfalcon.dev/v1alpha1
 kind: ClusterFalcoRule
@@ -47,12 +47,21 @@ spec:
   rules: |
     - rule: {name}
       desc: A file of the test was opened.
-      condition: evt.type in (open, openat) and fd.name startswith {}/
+      condition: {condition}
       output: \"{version} file=%fd.name parent=%proc.pname ppid=%proc.ppid line=%proc.cmdline\"
       priority: NOTICE
-",
-        prefix.display()
+"
     )
+}
+
+/// Files of a folder, by the beginning of their names.
+fn below(folder: &Path) -> String {
+    format!("evt.type in (open, openat) and fd.name startswith {}/", folder.display())
+}
+
+/// The same files by other events and by both ends of their names, for which the kernel needs another filter.
+fn ending(folder: &Path) -> String {
+    format!("evt.type in (openat, openat2, unlink) and fd.name endswith .mark and fd.directory = {}", folder.display())
 }
 
 /// Puts a file in the place of another at once, as editors do.
@@ -72,7 +81,7 @@ pub fn play(folder: &str, rate: &str) {
     let mut count = 0;
     child::at_rate(rate.parse().expect("a number"), |number| {
         // There is no such file; the attempt is what is looked for.
-        let _ = fs::File::open(format!("{folder}/{number}"));
+        let _ = fs::File::open(format!("{folder}/{number}.mark"));
         count = number + 1;
         !ENDED.load(Ordering::Relaxed)
     });
@@ -87,7 +96,7 @@ fn replaced_under_load() {
     let rules = folder.path().join("rules");
     fs::create_dir(&rules).expect("a folder in a temporary folder");
     let file = rules.join("markers.yaml");
-    replace(&file, &manifest("markers", "first", &markers));
+    replace(&file, &manifest("markers", "first", &below(&markers)));
     let sensor = Sensor::start(&[&rules], &["--no-watch"]);
 
     let rate = RATE.to_string();
@@ -96,16 +105,20 @@ fn replaced_under_load() {
     let mut command = child::command_below(folder.path(), "gyr-parent", "gyr-markers", &part);
     let mut opener = Helper::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let parent = opener.pid().to_string();
+    sensor.expect("the first file", |alert| alert.rule() == "markers");
 
     let reloads = reloads();
     for number in 0..reloads {
         if number == reloads / 2 {
-            replace(&file, &manifest("markers", "broken", &markers).replace("fd.name", "fd.nmae"));
+            replace(&file, &manifest("markers", "broken", "fd.nmae = nothing"));
             sensor.signal(Signal::SIGHUP);
             sensor.expect_log("a refusal", |line| line.contains("ruleset kept"));
         }
-        let version = if number % 2 == 0 { "second" } else { "first" };
-        replace(&file, &manifest("markers", version, &markers));
+        let (version, condition) = match number % 2 {
+            0 => ("second", ending(&markers)),
+            _ => ("first", below(&markers)),
+        };
+        replace(&file, &manifest("markers", version, &condition));
         sensor.signal(Signal::SIGHUP);
         // The set that it started with was the first generation.
         let generation = format!("{}", number + 2);
@@ -125,7 +138,7 @@ fn replaced_under_load() {
         let line = alert.field("proc.cmdline").unwrap_or_default();
         assert!(line.starts_with("gyr-markers --") && line.ends_with(&rate), "process state was not kept: {line}");
     }
-    let of = |number: u64| seen.get(&format!("{}/{number}", markers.display())).copied().unwrap_or_default();
+    let of = |number: u64| seen.get(&format!("{}/{number}.mark", markers.display())).copied().unwrap_or_default();
     let wrong: Vec<_> = (0..count).map(|number| (number, of(number))).filter(|(_, times)| *times != 1).collect();
     let by = |version: &str| {
         alerts.iter().filter(|alert| alert.text("output").contains(&format!("{version} file="))).count()
@@ -163,7 +176,7 @@ fn scene() -> Scene {
     let rules = folder.path().join("rules");
     fs::create_dir(&rules).expect("a folder in a temporary folder");
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-    replace(&rules.join("one.yaml"), &manifest("one", "first", &one));
+    replace(&rules.join("one.yaml"), &manifest("one", "first", &below(&one)));
     Scene { _folder: folder, rules, one, two }
 }
 
@@ -172,7 +185,7 @@ fn told(sensor: &Sensor, path: &str) -> Vec<String> {
     sensor.fence();
     let alerts = sensor.all().into_iter().filter(|alert| alert.has("fd.name", path));
     let version = |alert: &Alert| {
-        alert.text("output").split(" file=").next().and_then(|t| t.split(' ').next_back()).map(str::to_owned)
+        alert.text("output").split(" file=").next().and_then(|text| text.split(' ').next_back()).map(str::to_owned)
     };
     alerts.map(|alert| format!("{} {}", alert.rule(), version(&alert).unwrap_or_default())).collect()
 }
@@ -189,23 +202,23 @@ fn files_are_followed() {
     let sensor = Sensor::start(&[&rules], &[]);
     assert_eq!(told(&sensor, &open(&one, "a")), ["one first"]);
 
-    replace(&rules.join("one.yaml"), &manifest("one", "second", &one));
+    replace(&rules.join("one.yaml"), &manifest("one", "second", &below(&one)));
     generation(&sensor, 2);
     assert_eq!(told(&sensor, &open(&one, "b")), ["one second"]);
 
-    replace(&rules.join("one.yaml"), &manifest("one", "third", &one).replace("evt.type in", "evt.tpye in"));
+    replace(&rules.join("one.yaml"), &manifest("one", "third", &below(&one)).replace("evt.type in", "evt.tpye in"));
     sensor.expect_log("a refusal", |line| line.contains("ruleset kept"));
     let place = sensor.expect_log("the place", |line| line.contains("one.yaml:9:18"));
     assert!(place.contains("condition: evt.tpye in"), "the line itself is shown: {place}");
     sensor.expect_log("a caret and a remedy", |line| line.contains("^^^^^^^^ did you mean `evt.type`?"));
     assert_eq!(told(&sensor, &open(&one, "c")), ["one second"]);
 
-    replace(&rules.join("one.yaml"), &manifest("one", "fourth", &one));
+    replace(&rules.join("one.yaml"), &manifest("one", "fourth", &below(&one)));
     generation(&sensor, 3);
     assert_eq!(told(&sensor, &open(&one, "d")), ["one fourth"]);
 
     assert_eq!(told(&sensor, &open(&two, "e")), Vec::<String>::new());
-    replace(&rules.join("two.yaml"), &manifest("two", "first", &two));
+    replace(&rules.join("two.yaml"), &manifest("two", "first", &below(&two)));
     generation(&sensor, 4);
     assert_eq!(told(&sensor, &open(&two, "f")), ["two first"]);
 
@@ -219,7 +232,7 @@ fn files_are_followed() {
 fn sighup_only() {
     let Scene { _folder, rules, one, .. } = scene();
     let sensor = Sensor::start(&[&rules], &["--no-watch"]);
-    replace(&rules.join("one.yaml"), &manifest("one", "second", &one));
+    replace(&rules.join("one.yaml"), &manifest("one", "second", &below(&one)));
     let descriptors = fs::read_dir(format!("/proc/{}/fd", sensor.pid())).expect("it is our child").flatten();
     let watches =
         descriptors.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|to| to.ends_with("anon_inode:inotify"));
@@ -234,7 +247,7 @@ fn sighup_only() {
 fn own_doing() {
     let Scene { _folder, rules, .. } = scene();
     // A rule about the files that the sensor reads when it reloads.
-    replace(&rules.join("one.yaml"), &manifest("one", "first", &rules));
+    replace(&rules.join("one.yaml"), &manifest("one", "first", &below(&rules)));
     let sensor = Sensor::start(&[&rules], &["--no-watch"]);
     assert_eq!(told(&sensor, &open(&rules, "a")), ["one first"]);
     sensor.signal(Signal::SIGHUP);
