@@ -57,13 +57,21 @@ enum Wake {
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Run) -> Exit {
     let options = compile_options(&args.compile, hostname(args));
+    let (sender, wakes) = mpsc::channel();
+    if let Err(error) = signals(sender.clone()) {
+        error!(error = %error, "cannot receive signals");
+        return Exit::System;
+    }
+    // Before the files are read, so that no change falls between. What does not exist is reported by reading it.
+    let watched = !args.no_watch && args.paths.iter().all(|path| path.exists());
+    let _watch = watched.then(|| watch::watch(&args.paths, &sender, || Wake::Files));
     let compiled = match load(args, &options) {
         Ok(compiled) => compiled,
         Err(exit) => return exit,
     };
     let Some(active) = compiled.active.map(Arc::new) else { return Exit::Input };
     match Sensor::start(args, options, active, compiled.specs, compiled.sinks) {
-        Ok(sensor) => sensor.control(args),
+        Ok(sensor) => sensor.control(args, &wakes),
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
             Exit::System
@@ -205,24 +213,18 @@ impl Sensor {
     }
 
     /// Answers signals and changes until it is told to stop.
-    fn control(mut self, args: &cli::Run) -> Exit {
-        let (sender, wakes) = mpsc::channel();
-        if let Err(error) = signals(sender.clone()) {
-            error!(error = %error, "cannot receive signals");
-            return Exit::System;
-        }
-        let _watch = (!args.no_watch).then(|| watch::watch(&args.paths, &sender, || Wake::Files));
+    fn control(mut self, args: &cli::Run, wakes: &Receiver<Wake>) -> Exit {
         loop {
             match wakes.recv_timeout(TICK) {
                 Ok(Wake::Signal(SIGHUP)) => {
                     self.sinks.reopen();
                     self.reload(args);
                 }
-                Ok(Wake::Signal(_)) => return self.stop(&wakes),
+                Ok(Wake::Signal(_)) => return self.stop(wakes),
                 Ok(Wake::Files) => {
-                    if let Some(signal) = settle(&wakes) {
+                    if let Some(signal) = settle(wakes) {
                         if signal != SIGHUP {
-                            return self.stop(&wakes);
+                            return self.stop(wakes);
                         }
                         self.sinks.reopen();
                     }
