@@ -85,7 +85,7 @@ fn exec_from_thread(program: &str) {
 }
 
 /// So that nothing is left when the tests are killed.
-fn dies_with_parent(command: &mut Command) {
+pub fn dies_with_parent(command: &mut Command) {
     let set = || {
         // SAFETY: prctl with these arguments only sets a property of the calling process; it is async-signal-safe.
         match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {

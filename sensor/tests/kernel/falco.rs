@@ -7,19 +7,17 @@
 mod cases;
 mod steps;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::process::Stdio;
 
 use libtest_mimic::Trial;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::cases::Case;
 use crate::{
     child,
     container::Container,
-    harness::{self, Helper, LONG, Sensor},
+    harness::{self, Alert, Helper, LONG, Sensor},
+    host,
     needs::{Need, folder, trial},
 };
 
@@ -50,13 +48,13 @@ pub fn trials() -> Vec<Trial> {
     rules.chain([silence]).collect()
 }
 
-/// Puts the variable that marks a process of a case into every alert.
-const MARK: &str = "mark=%proc.env[GYR_MARK]";
+/// Puts the variable that marks a process of a case into every alert, and where it ran.
+const APPENDED: &str = "mark=%proc.env[GYR_MARK] in=%container.id";
 
 fn start() -> Sensor {
     let rules =
         folder("GYRFALCON_FALCO_RULES", "falco_rules.yaml").expect("a need of the case").join("falco_rules.yaml");
-    Sensor::start(&[&rules], &["--append-output", MARK])
+    Sensor::start(&[&rules], &["--append-output", APPENDED])
 }
 
 fn fires(rule: &str) {
@@ -69,14 +67,16 @@ fn fires(rule: &str) {
     let mut wrong = Vec::new();
     for (number, case) in cases.iter().enumerate() {
         let mark = format!("gyr{}-{number}", std::process::id());
-        run(case, &mark);
-        sensor.fence();
-        let alerts: Vec<_> = sensor.all().into_iter().filter(|alert| alert.has("proc.env[GYR_MARK]", &mark)).collect();
+        let place = run(case, &mark);
+        let alerts = marked(&sensor, &mark);
         match &alerts[..] {
             [alert] if alert.rule() == rule => {
                 wrong.extend(case.expected.iter().filter(|(field, want)| !alert.has(field, want)).map(
                     |(field, want)| format!("{}: {field}: expected {want:?}, got {:?}", case.id, alert.field(field)),
                 ));
+                if !alert.has("container.id", &place) {
+                    wrong.push(format!("{}: expected in {place}, got {:?}", case.id, alert.field("container.id")));
+                }
                 let said = [("priority", alert.text("priority")), ("source", alert.text("source"))];
                 wrong.extend(said.into_iter().filter_map(|(key, got)| {
                     let want = case.said.get(key)?;
@@ -93,20 +93,29 @@ fn fires(rule: &str) {
     sensor.stop().is_clean();
 }
 
-/// Runs the activity of a case to its end.
-fn run(case: &Case, mark: &str) {
+/// The alerts about processes with a mark, once all have arrived.
+fn marked(sensor: &Sensor, mark: &str) -> Vec<Alert> {
+    sensor.fence();
+    sensor.all().into_iter().filter(|alert| alert.has("proc.env[GYR_MARK]", mark)).collect()
+}
+
+/// Runs the activity of a case to its end, and says in which container that was.
+fn run(case: &Case, mark: &str) -> String {
     let _resources = case.prepare();
-    if case.in_container {
-        let command = case.container_command();
-        let container = Container::new(&["nc", "ncat"]);
-        container.run(&command, &[format!("GYR_MARK={mark}")]);
-        return;
+    if !case.in_container {
+        perform("event-generator", &case.steps, mark);
+        return host::container_id();
     }
+    let container = Container::new(&["nc", "ncat"]);
+    container.run(&case.container_command(), &[format!("GYR_MARK={mark}")]);
+    container.short_id().to_owned()
+}
+
+/// Has a process of this name take steps.
+fn perform(name: &str, steps: &[Value], mark: &str) {
     let folder = harness::folder();
-    let json = serde_json::json!({ "steps": case.steps, "mark": mark }).to_string();
-    let plan = harness::write(folder.path(), "case.json", &json);
-    let plan = plan.display().to_string();
-    let mut command = child::command(folder.path(), "event-generator", &["case", &plan]);
+    let plan = harness::write(folder.path(), "case.json", &json!({ "steps": steps, "mark": mark }).to_string());
+    let mut command = child::command(folder.path(), name, &["case", &plan.display().to_string()]);
     Helper::start(command.env("GYR_MARK", mark).stdout(Stdio::piped())).finish(LONG);
 }
 
@@ -119,29 +128,17 @@ pub fn play(plan: &str) {
 
 fn stays_silent() {
     let sensor = start();
-    let open = |path: &str| {
-        serde_json::json!([{ "op": "openat", "path": path, "flags": "O_RDONLY" }, { "op": "close" }]).to_string()
+    let read = |name: &str, path: &str, mark: &str| {
+        let steps = [json!({ "op": "openat", "path": path, "flags": "O_RDONLY" }), json!({ "op": "close" })];
+        perform(name, &steps, mark);
     };
-    let play = |name: &str, path: &str, mark: &str| {
-        let folder = harness::folder();
-        let plan =
-            harness::write(folder.path(), "case.json", &format!("{{\"steps\": {}, \"mark\": \"\"}}", open(path)));
-        let plan: PathBuf = plan;
-        let part = ["case", &plan.display().to_string()];
-        let mut command = child::command(folder.path(), name, &part);
-        Helper::start(command.env("GYR_MARK", mark).stdout(Stdio::piped())).finish(LONG);
-    };
-    let shadow = "/etc/shadow";
-    let quiet = format!("quiet{}", std::process::id());
-    let loud = format!("loud{}", std::process::id());
-    play("sshd", shadow, &quiet);
-    play("event-generator", "/etc/hostname", &quiet);
-    play("event-generator", "/etc/passwd", &quiet);
-    assert!(Path::new(shadow).exists(), "this host keeps no passwords");
-    play("event-generator", shadow, &loud);
-    sensor.expect("the one that may not", |alert| alert.has("proc.env[GYR_MARK]", &loud));
-    sensor.fence();
-    let alerts: Vec<_> = sensor.all().into_iter().filter(|alert| alert.has("proc.env[GYR_MARK]", &quiet)).collect();
+    let [quiet, loud] = ["quiet", "loud"].map(|mark| format!("{mark}{}", std::process::id()));
+    read("sshd", "/etc/shadow", &quiet);
+    read("event-generator", "/etc/hostname", &quiet);
+    read("event-generator", "/etc/passwd", &quiet);
+    read("event-generator", "/etc/shadow", &loud);
+    assert_eq!(marked(&sensor, &loud).len(), 1, "the one that may not is told");
+    let alerts = marked(&sensor, &quiet);
     assert!(alerts.is_empty(), "benign reads raised {alerts:#?}");
     sensor.stop().is_clean();
 }

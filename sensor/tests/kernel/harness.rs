@@ -25,6 +25,8 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::child;
+
 /// The binary under test.
 pub const GYRFALCON: &str = env!("CARGO_BIN_EXE_gyrfalcon");
 
@@ -198,10 +200,20 @@ impl Summary {
     }
 
     /// A good end, at which nothing was lost.
+    ///
+    /// Except to a storm of short-lived processes that somebody else has raised meanwhile: then rings for their records
+    /// may have overflowed, which is counted, and no fault of the case.
     #[track_caller]
     pub fn is_clean(&self) {
         assert_eq!(self.code, Some(0), "exit code; log: {:#?}", self.log);
-        assert_eq!(self.count("lost"), 0, "events were lost; log: {:#?}", self.log);
+        let last = self.log.iter().skip_while(|line| !line.contains("stopping")).map(|line| keys(line));
+        let of_storms = last.filter(|keys| {
+            let is =
+                |key: &str, names: &[&str]| keys.get(key).is_some_and(|name| names.contains(&name.trim_matches('"')));
+            is("event", &["exec", "fork", "exit"]) && is("cause", &["ring_full"])
+        });
+        let of_storms: u64 = of_storms.filter_map(|keys| keys.get("count")?.parse::<u64>().ok()).sum();
+        assert_eq!(self.count("lost"), of_storms, "events were lost; log: {:#?}", self.log);
     }
 }
 
@@ -215,7 +227,9 @@ impl Sensor {
             ["run", "--json"].into_iter().chain(options.iter().copied()).map(Into::into).collect();
         args.push(fence_rule.into());
         args.extend(paths.iter().map(|path| path.as_os_str().to_owned()));
-        let mut process = Command::new(GYRFALCON)
+        let mut command = Command::new(GYRFALCON);
+        child::dies_with_parent(&mut command);
+        let mut process = command
             .args(&args)
             .env_remove("GYRFALCON_LOG")
             .stdin(Stdio::null())

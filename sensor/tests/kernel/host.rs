@@ -1,4 +1,4 @@
-//! Where the tests stand on this host: in a cgroup that is no container's.
+//! Where the tests stand on this host: alone, and in a cgroup that is no container's.
 //!
 //! A shell may itself run in a cgroup whose path looks like a container's to Falco's patterns. Then nothing that is
 //! started from it would be on the `host`, and the cases could not tell whether the sensor is right. So the tests move
@@ -10,6 +10,19 @@ use std::{
 };
 
 const NAME: &str = "gyrfalcon-test.scope";
+
+/// Waits until no other run of these tests is under way on this machine, and keeps others waiting until it is dropped.
+/// Cases of the conformance data use the same files, and a storm of processes disturbs everybody.
+pub fn turn() -> fs::File {
+    let path = std::env::temp_dir().join("gyrfalcon-kernel-tests.lock");
+    let file =
+        fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a file for taking turns");
+    if file.try_lock().is_err() {
+        eprintln!("another run of the kernel tests is under way; waiting for its end");
+        file.lock().expect("a lock");
+    }
+    file
+}
 
 /// Membership in the cgroups of the tests; given up when dropped.
 pub struct Place {

@@ -26,12 +26,13 @@ fn main() -> ExitCode {
     if let Some(code) = child::play() {
         return code;
     }
-    let _place = host::Place::take();
     // libtest takes several filters, libtest-mimic one: those in front are looked at here.
     let words: Vec<String> = env::args().skip(1).collect();
     let (filters, options) = words.split_at(words.iter().take_while(|word| !word.starts_with('-')).count());
     let mut args = Arguments::from_iter([&["kernel".to_owned()], options].concat());
     args.test_threads.get_or_insert(1);
+    let _turn = (!args.list && nix::unistd::geteuid().is_root()).then(host::turn);
+    let _place = host::Place::take();
     let trials = [rows::trials(), falco::trials(), lifecycle::trials(), reload::trials(), storm::trials()];
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
     libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect()).exit_code()
