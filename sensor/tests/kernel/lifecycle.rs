@@ -1,7 +1,7 @@
 //! From the first alert to the last word: how soon a sensor tells, and how it ends.
 
 use std::{
-    fs,
+    env, fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,7 +12,9 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
 use crate::{
+    child,
     harness::{self, Helper, LONG, Sensor, Summary},
+    host,
     needs::{Need, trial},
 };
 
@@ -23,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("run: a read of passwords is told at once, with who did it", NEEDS, tells_at_once),
         trial("run: an alert has Falco's keys", NEEDS, has_falcos_keys),
+        trial("run: processes that were there before are known", NEEDS, knows_who_was_there),
         trial("run: SIGINT ends it in time though a sink hangs", NEEDS, || ends_in_time(Signal::SIGINT)),
         trial("run: SIGTERM ends it in time though a sink hangs", NEEDS, || ends_in_time(Signal::SIGTERM)),
         trial("run: a second signal ends it at once", NEEDS, second_signal),
@@ -105,6 +108,45 @@ fn has_falcos_keys() {
     let output = alert.text("output");
     assert!(output.contains(&format!(": Notice ran program one pid={pid}")), "{output}");
     assert!(alert.text("time").ends_with('Z'), "{}", alert.text("time"));
+    sensor.stop().is_clean();
+}
+
+fn knows_who_was_there() {
+    let folder = harness::folder();
+    let markers = folder.path().join("markers").display().to_string();
+    let part = ["markers", markers.as_str(), "100"];
+    let mut command = child::command_below(folder.path(), "gyr-parent", "gyr-before", &part);
+    command.env("GYR_MARK", "from before").current_dir("/");
+    let opener = Helper::start(command.stdin(Stdio::piped()).stdout(Stdio::null()));
+    let rule = format!(
+        "- rule: a file was opened\n  desc: By a process older than the sensor.\n  condition: evt.type = openat and fd.name \
+         startswith {markers}/\n  output: opened %proc.exepath %proc.cmdline %proc.exe %proc.cwd %proc.pname %proc.ppid \
+         %proc.pcmdline %proc.pexepath %proc.aname[2] %proc.env[GYR_MARK] %user.name %container.id\n  priority: NOTICE\n"
+    );
+    let rules = harness::write(folder.path(), "rule.yaml", &rule);
+    let sensor = Sensor::start(&[&rules], &[]);
+    let alert = sensor.expect("a file", |alert| alert.rule() == "a file was opened");
+    let program = env::current_exe().and_then(|path| path.canonicalize()).expect("this program has a path");
+    let program = program.display().to_string();
+    let link = folder.path().join("gyr-before").display().to_string();
+    let line = format!("{} {}", child::PLAY, part.join(" "));
+    let fields = [
+        ("proc.exepath", program.clone()),
+        ("proc.cmdline", format!("gyr-before {line}")),
+        ("proc.exe", "gyr-before".to_owned()),
+        ("proc.cwd", "/".to_owned()),
+        ("proc.pname", "gyr-parent".to_owned()),
+        ("proc.ppid", opener.pid().to_string()),
+        ("proc.pcmdline", format!("gyr-parent {} parent {link} {}", child::PLAY, part.join(" "))),
+        ("proc.pexepath", program),
+        ("proc.aname[2]", harness::own_name()),
+        ("proc.env[GYR_MARK]", "from before".to_owned()),
+        ("user.name", "root".to_owned()),
+        ("container.id", host::container_id()),
+    ];
+    for (field, want) in fields {
+        assert_eq!(alert.field(field).as_deref(), Some(want.as_str()), "{field}");
+    }
     sensor.stop().is_clean();
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     env, fs,
     io::Read,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
@@ -26,6 +27,8 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("reload: no event is lost or told twice while rules are replaced", NEEDS, replaced_under_load),
         trial("reload: files are followed; a broken edit leaves the rules running", NEEDS, files_are_followed),
+        trial("reload: a single file is followed when it is replaced", NEEDS, file_is_followed),
+        trial("reload: a mounted ConfigMap is followed", NEEDS, config_map_is_followed),
         trial("reload: what the sensor does itself is not told", NEEDS, own_doing),
         trial("reload: without watching, files are read on SIGHUP only", NEEDS, sighup_only),
     ]
@@ -239,6 +242,42 @@ fn sighup_only() {
     assert!(!watches, "it holds an inotify instance");
     assert_eq!(told(&sensor, &open(&one, "a")), ["one first"]);
     sensor.signal(Signal::SIGHUP);
+    generation(&sensor, 2);
+    assert_eq!(told(&sensor, &open(&one, "b")), ["one second"]);
+    sensor.stop().is_clean();
+}
+
+fn file_is_followed() {
+    let Scene { _folder, rules, one, .. } = scene();
+    let file = rules.join("one.yaml");
+    let sensor = Sensor::start(&[&file], &[]);
+    assert_eq!(told(&sensor, &open(&one, "a")), ["one first"]);
+    replace(&file, &manifest("one", "second", &below(&one)));
+    generation(&sensor, 2);
+    assert_eq!(told(&sensor, &open(&one, "b")), ["one second"]);
+    // Written in place, as some editors do.
+    fs::write(&file, manifest("one", "third", &below(&one))).expect("writing into a temporary folder");
+    generation(&sensor, 3);
+    assert_eq!(told(&sensor, &open(&one, "c")), ["one third"]);
+    sensor.stop().is_clean();
+}
+
+/// A kubelet writes a new folder and swaps the link `..data`, through which all files are links.
+fn config_map_is_followed() {
+    let folder = harness::folder();
+    let (rules, one) = (folder.path().join("rules"), folder.path().join("one"));
+    let publish = |version: &str| {
+        let data = rules.join(format!("..{version}"));
+        fs::create_dir_all(&data).expect("a folder in a temporary folder");
+        fs::write(data.join("one.yaml"), manifest("one", version, &below(&one))).expect("a file in a temporary folder");
+        symlink(data.file_name().expect("a name"), rules.join("..data_tmp")).expect("a link in a temporary folder");
+        fs::rename(rules.join("..data_tmp"), rules.join("..data")).expect("renaming in a temporary folder");
+    };
+    publish("first");
+    symlink("..data/one.yaml", rules.join("one.yaml")).expect("a link in a temporary folder");
+    let sensor = Sensor::start(&[&rules], &[]);
+    assert_eq!(told(&sensor, &open(&one, "a")), ["one first"]);
+    publish("second");
     generation(&sensor, 2);
     assert_eq!(told(&sensor, &open(&one, "b")), ["one second"]);
     sensor.stop().is_clean();
