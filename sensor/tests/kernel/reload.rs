@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         trial("reload: files are followed; a broken edit leaves the rules running", NEEDS, files_are_followed),
         trial("reload: a single file is followed when it is replaced", NEEDS, file_is_followed),
         trial("reload: a mounted ConfigMap is followed", NEEDS, config_map_is_followed),
+        trial("reload: alerts written beside the rules are no change of the rules", NEEDS, alerts_beside_rules),
         trial("reload: what the sensor does itself is not told", NEEDS, own_doing),
         trial("reload: without watching, files are read on SIGHUP only", NEEDS, sighup_only),
     ]
@@ -281,6 +282,30 @@ fn config_map_is_followed() {
     generation(&sensor, 2);
     assert_eq!(told(&sensor, &open(&one, "b")), ["one second"]);
     sensor.stop().is_clean();
+}
+
+fn alerts_beside_rules() {
+    let Scene { _folder: folder, rules, one, .. } = scene();
+    let file = rules.join("alerts.jsonl");
+    let sink = format!(
+        "apiVersion: gyrfalcon.dev/v1alpha1\nkind: ClusterAlertSink\nmetadata:\n  name: beside\nspec:\n  file:\n    path: {}\n",
+        file.display()
+    );
+    harness::write(&rules, "sink.yaml", &sink);
+    let sensor = Sensor::start(&[&rules], &[]);
+    // An alert every ten milliseconds: the folder is never left alone.
+    let text = one.display().to_string();
+    let mut command = child::command(folder.path(), "gyr-markers", &["markers", &text, "100"]);
+    let _opener = Helper::start(command.stdin(Stdio::piped()).stdout(Stdio::null()));
+    sensor.expect("an alert", |alert| alert.rule() == "one");
+    replace(&rules.join("one.yaml"), &manifest("one", "second", &below(&one)));
+    generation(&sensor, 2);
+    sensor.expect("an alert of the new rules", |alert| alert.text("output").contains("second file="));
+    let summary = sensor.stop();
+    summary.is_clean();
+    let reloads = summary.log.iter().filter(|line| line.contains("ruleset replaced")).count();
+    assert_eq!(reloads, 1, "{:#?}", summary.log);
+    assert!(fs::read_to_string(&file).is_ok_and(|text| text.lines().count() > 1), "the sink writes");
 }
 
 fn own_doing() {
