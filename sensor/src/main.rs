@@ -12,6 +12,7 @@ mod exit;
 mod input;
 mod log;
 mod lookup;
+mod out;
 mod pipeline;
 mod procfs;
 mod pushdown;
@@ -46,8 +47,9 @@ fn main() -> ExitCode {
         Command::Sinks => commands::list::sinks(),
         Command::Doctor => commands::doctor::doctor(),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "gyrfalcon", &mut std::io::stdout());
-            Exit::Fine
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "gyrfalcon", &mut script);
+            out::print(&String::from_utf8_lossy(&script))
         }
     };
     exit.into()

@@ -25,11 +25,8 @@ pub fn rules(active: &Active) {
 
 /// Events that rules did not see, whoever lost them.
 pub fn lost(driver: &Driver, counters: &Counters) -> u64 {
-    let mut lost: u64 = counters.losses().filter(|(loss, _)| loss.is_event()).map(|(_, count)| count).sum();
-    if let Ok((counts, missed)) = driver.counts() {
-        lost += counts.iter().map(|(_, count)| count.lost()).sum::<u64>() + missed;
-    }
-    lost
+    let lost: u64 = counters.losses().filter(|(loss, _)| loss.is_event()).map(|(_, count)| count).sum();
+    lost + driver.counts().map_or(0, |counts| counts.lost())
 }
 
 /// Every loss by name; nothing when there is none.
@@ -37,17 +34,21 @@ pub fn losses(driver: &Driver, counters: &Counters) {
     for (loss, count) in counters.losses().filter(|(_, count)| *count > 0) {
         warn!(cause = loss.label(), count, "lost in the sensor: {}", loss.log());
     }
-    let (counts, missed) = match driver.counts() {
+    let counts = match driver.counts() {
         Ok(counts) => counts,
         Err(error) => return warn!(error = %crate::chain::chain(&error), "cannot read the kernel's counters"),
     };
-    for (event, count) in counts {
+    for (event, count) in counts.events {
         for counter in KernelCounter::ALL.iter().filter(|counter| counter.is_loss() && count.get(**counter) > 0) {
             warn!(event, cause = counter.label(), count = count.get(*counter), "lost in the kernel");
         }
     }
-    if missed > 0 {
-        warn!(cause = "recursion", count = missed, "lost in the kernel: a program was interrupted by itself");
+    if counts.recursion_misses > 0 {
+        warn!(
+            cause = "recursion",
+            count = counts.recursion_misses,
+            "lost in the kernel: a program was interrupted by itself"
+        );
     }
 }
 
@@ -62,9 +63,7 @@ pub fn hits(active: &Active) {
 
 /// The last words.
 pub fn stopped(driver: &Driver, counters: &Counters) {
-    let filtered: u64 = driver
-        .counts()
-        .map_or(0, |(counts, _)| counts.iter().map(|(_, count)| count.get(KernelCounter::Filtered)).sum());
+    let filtered = driver.counts().map_or(0, |counts| counts.total(KernelCounter::Filtered));
     info!(
         events = counters.events.load(Relaxed),
         filtered,

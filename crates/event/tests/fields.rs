@@ -676,8 +676,8 @@ fn a_process_in_a_container_that_nobody_told_of() {
             proc.pexe = null
             proc.cwd = "/w/"
             proc.env = null
-            user.name = "daemon"
-            user.shell = "/bin/false"
+            user.name = "<NA>"
+            user.shell = "<NA>"
             evt.arg.path = "/w/x"
         "#]],
     );

@@ -4,8 +4,8 @@ use crate::{
     cli,
     commands::{compile_options, print_messages},
     exit::Exit,
-    input, log,
-    rules::{Specs, compile},
+    input, log, out,
+    rules::{Active, Compiled, Specs, compile},
 };
 
 /// Checks and reports.
@@ -14,8 +14,9 @@ pub fn check(args: &cli::Check) -> Exit {
     let options = compile_options(&args.compile, String::new());
     let compiled = compile(&files, &errors, &Specs::new(), options, log::colour());
     let failed = compiled.messages.iter().any(|message| message.error);
+    let mut text = String::new();
     if args.json {
-        println!("{:#}", compiled.loaded.falco_load_results());
+        text = format!("{:#}\n", compiled.loaded.falco_load_results());
         // Problems of manifests have no place in Falco's form.
         if failed && !compiled.loaded.diagnostics.iter().any(rules::diagnostic::Diagnostic::is_error) {
             print_messages(&compiled.messages);
@@ -23,19 +24,21 @@ pub fn check(args: &cli::Check) -> Exit {
     } else {
         print_messages(&compiled.messages);
         if let Some(active) = &compiled.active {
-            println!(
-                "{} rules and {} sinks in {} files are fine",
-                active.ruleset.rules().len(),
-                compiled.sinks.len(),
-                files.len()
-            );
-            if compiled.foreign > 0 {
-                println!("{} objects of other API groups were left alone", compiled.foreign);
-            }
-            for (rule, types) in active.waiting() {
-                println!("rule `{rule}` waits for events that are not collected yet: {}", types.join(" "));
-            }
+            text = summary(active, &compiled, files.len());
         }
     }
-    if failed { Exit::Input } else { Exit::Fine }
+    let printed = out::print(&text);
+    if failed { Exit::Input } else { printed }
+}
+
+fn summary(active: &Active, compiled: &Compiled, files: usize) -> String {
+    let (rules, sinks) = (active.ruleset.rules().len(), compiled.sinks.len());
+    let mut text = format!("{rules} rules and {sinks} sinks in {files} files are fine\n");
+    if compiled.foreign > 0 {
+        text += &format!("{} objects of other API groups were left alone\n", compiled.foreign);
+    }
+    for (rule, types) in active.waiting() {
+        text += &format!("rule `{rule}` waits for events that are not collected yet: {}\n", types.join(" "));
+    }
+    text
 }

@@ -4,33 +4,36 @@ use crate::{
     chain::chain,
     driver::{self, Driver, Host, Rows},
     exit::Exit,
+    out,
     procfs::Reader,
 };
 
 /// Probes and prints. Loading is tried for real where we may.
 pub fn doctor() -> Exit {
+    let (exit, lines) = examine();
+    let printed = out::print(&(lines.join("\n") + "\n"));
+    if exit == Exit::Fine { printed } else { exit }
+}
+
+fn examine() -> (Exit, Vec<String>) {
     let host = match Host::probe() {
         Ok(host) => host,
-        Err(error) => {
-            println!("no   BTF: {}", chain(&error));
-            return Exit::System;
-        }
+        Err(error) => return (Exit::System, vec![format!("no   BTF: {}", chain(&error))]),
     };
-    for feature in host.features() {
-        println!("{:4} {}: {}", if feature.present { "yes" } else { "no" }, feature.name, feature.note);
-    }
-    println!("     processes in /proc: {}", Reader::new(host.cgroups).all().len());
+    let mark = |present| if present { "yes" } else { "no" };
+    let features = host.features();
+    let mut lines: Vec<_> = features.iter().map(|f| format!("{:4} {}: {}", mark(f.present), f.name, f.note)).collect();
+    lines.push(format!("     processes in /proc: {}", Reader::new(host.cgroups).all().len()));
     match try_all(&host) {
         Ok(rows) => {
-            println!("yes  kernel programs: exec, fork, exit and {rows} system calls load and attach");
-            println!(
-                "     hook in use: tp_btf sys_exit with a tail call per system call; an untraced call costs an empty slot"
-            );
-            Exit::Fine
+            lines.push(format!("yes  kernel programs: exec, fork, exit and {rows} system calls load and attach"));
+            let hook = "tp_btf sys_exit with a tail call per system call; an untraced call costs an empty slot";
+            lines.push(format!("     hook in use: {hook}"));
+            (Exit::Fine, lines)
         }
         Err(error) => {
-            println!("no   kernel programs: {}", chain(&error));
-            Exit::System
+            lines.push(format!("no   kernel programs: {}", chain(&error)));
+            (Exit::System, lines)
         }
     }
 }

@@ -7,7 +7,7 @@ use event::{
 use serde_json::json;
 use sinks::SinkType;
 
-use crate::{cli, exit::Exit, rules::collected};
+use crate::{cli, exit::Exit, out, rules::collected};
 
 fn shown(prefix: Option<&str>, name: &str) -> bool {
     prefix.is_none_or(|prefix| name.starts_with(prefix))
@@ -31,14 +31,13 @@ pub fn fields(args: &cli::Listing) -> Exit {
                 })
             })
             .collect();
-        println!("{:#}", json!(rows));
-    } else {
-        for field in listed {
-            let waiting = if field.extract.is_none() { "  (waiting: nothing delivers it yet)" } else { "" };
-            println!("{:34} {:10} {}{waiting}", field.name, format!("{:?}", field.ty), field.doc);
-        }
+        return out::print(&format!("{:#}\n", json!(rows)));
     }
-    Exit::Fine
+    let line = |field: &fields::Field| {
+        let waiting = if field.extract.is_none() { "  (waiting: nothing delivers it yet)" } else { "" };
+        format!("{:34} {:10} {}{waiting}\n", field.name, format!("{:?}", field.ty), field.doc)
+    };
+    out::print(&listed.map(line).collect::<String>())
 }
 
 /// Every event type with its parameters.
@@ -56,20 +55,17 @@ pub fn events(args: &cli::Listing) -> Exit {
                 "collected": collected.contains(ty),
             })
         };
-        println!("{:#}", json!(listed.map(row).collect::<Vec<_>>()));
-    } else {
-        for ty in listed {
-            let mark = if collected.contains(ty) { "collected" } else { "-" };
-            println!("{:24} {mark:10} {}", ty.name(), params(ty).join(" "));
-        }
+        return out::print(&format!("{:#}\n", json!(listed.map(row).collect::<Vec<_>>())));
     }
-    Exit::Fine
+    let line = |ty: EventType| {
+        let mark = if collected.contains(ty) { "collected" } else { "-" };
+        format!("{:24} {mark:10} {}\n", ty.name(), params(ty).join(" "))
+    };
+    out::print(&listed.map(line).collect::<String>())
 }
 
 /// Every kind of sink.
 pub fn sinks() -> Exit {
-    for kind in SinkType::ALL {
-        println!("{}\n    {}\n", kind.name(), kind.doc());
-    }
-    Exit::Fine
+    let text = SinkType::ALL.iter().map(|kind| format!("{}\n    {}\n\n", kind.name(), kind.doc()));
+    out::print(&text.collect::<String>())
 }

@@ -161,6 +161,26 @@ impl KernelCounts {
     }
 }
 
+/// What the kernel programs counted.
+pub struct Counts {
+    /// By name of the event.
+    pub events: Vec<(&'static str, KernelCounts)>,
+    /// Events that the kernel skipped because a program was interrupted by itself.
+    pub recursion_misses: u64,
+}
+
+impl Counts {
+    /// One counter over all events.
+    pub fn total(&self, counter: KernelCounter) -> u64 {
+        self.events.iter().map(|(_, counts)| counts.get(counter)).sum()
+    }
+
+    /// Events that rules did not see.
+    pub fn lost(&self) -> u64 {
+        self.events.iter().map(|(_, counts)| counts.lost()).sum::<u64>() + self.recursion_misses
+    }
+}
+
 /// The loaded programs. Dropping it detaches everything.
 pub struct Driver {
     ebpf: Ebpf,
@@ -294,9 +314,8 @@ impl Driver {
         self.memory
     }
 
-    /// Counters by name of the event, and the events that the kernel skipped because a program was interrupted by
-    /// itself (`recursion_misses`).
-    pub fn counts(&self) -> Result<(Vec<(&'static str, KernelCounts)>, u64), DriverError> {
+    /// All counters.
+    pub fn counts(&self) -> Result<Counts, DriverError> {
         const FIXED: [(&str, u16); 3] = [("exec", kind::EXEC), ("fork", kind::FORK), ("exit", kind::EXIT)];
         let rows = SYSCALLS.iter().enumerate().map(|(i, row)| (row.name, kind::FIRST_SYSCALL + i as u16));
         let mut counts = Vec::new();
@@ -314,7 +333,7 @@ impl Driver {
             .iter()
             .filter_map(|name| recursion_misses(self.programs.get(*name)?))
             .sum();
-        Ok((counts, missed))
+        Ok(Counts { events: counts, recursion_misses: missed })
     }
 
     fn fill(&mut self, syscall: &Syscall, program: &ProgramFd) -> Result<(), DriverError> {
