@@ -82,6 +82,11 @@ pub fn read(paths: &[PathBuf]) -> (Vec<File>, Vec<InputError>) {
     (files, errors)
 }
 
+/// Whether a folder's file is read, by its ending.
+pub fn is_read(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+}
+
 /// The files that a path stands for.
 fn list(path: &Path) -> Result<Vec<PathBuf>, InputError> {
     let error = |source| read_error(path, source);
@@ -91,9 +96,8 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, InputError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(error)? {
         let file = entry.map_err(error)?.path();
-        let ours = file.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
         // Through symbolic links: a mounted ConfigMap is made of them.
-        if ours && fs::metadata(&file).is_ok_and(|meta| meta.is_file()) {
+        if is_read(&file) && fs::metadata(&file).is_ok_and(|meta| meta.is_file()) {
             found.push(file);
         }
     }
@@ -115,7 +119,7 @@ fn read_file(path: &Path) -> Result<File, InputError> {
 
 fn read_error(path: &Path, source: io::Error) -> InputError {
     let hint = match source.kind() {
-        io::ErrorKind::NotFound => "there is no such file or folder",
+        io::ErrorKind::NotFound => "is the path right?",
         io::ErrorKind::PermissionDenied => "permission denied; run with sudo or change its mode",
         _ => "is the disk healthy?",
     };

@@ -1,9 +1,11 @@
 //! Notices that the files of the user changed.
 //!
 //! Editors and Kubernetes replace files by renaming, so folders are watched, not files. A burst of changes is one
-//! change: a reload begins when nothing has happened for [`QUIET`].
+//! change: a reload begins when nothing has happened for [`QUIET`], and after [`PATIENCE`] in any case. Other files in the
+//! same folder (a log of alerts, say) are nobody's business.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::mpsc::Sender,
     time::Duration,
@@ -12,10 +14,13 @@ use std::{
 use notify::{Config, EventKind, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
-use crate::chain::chain;
+use crate::{chain::chain, input};
 
 /// How long the files must have been left alone.
 pub const QUIET: Duration = Duration::from_millis(100);
+
+/// Longest time that a burst of changes puts a reload off.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often files are compared where the kernel cannot tell us.
 const POLL: Duration = Duration::from_secs(5);
@@ -27,9 +32,11 @@ pub struct Watch(#[expect(dead_code, reason = "dropping it ends the watch")] Box
 pub fn watch<T: Send + 'static>(paths: &[PathBuf], sender: &Sender<T>, message: fn() -> T) -> Option<Watch> {
     let handler = {
         let sender = sender.clone();
+        let names: Vec<OsString> = paths.iter().filter_map(|path| Some(path.file_name()?.to_owned())).collect();
         move |event: notify::Result<notify::Event>| match event {
             // Reading the files is our own doing.
             Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
+            Ok(event) if !event.paths.is_empty() && !event.paths.iter().any(|path| concerns(path, &names)) => {}
             // An error means that events may be missing: look.
             Ok(_) | Err(_) => {
                 let _ = sender.send(message());
@@ -56,6 +63,13 @@ pub fn watch<T: Send + 'static>(paths: &[PathBuf], sender: &Sender<T>, message: 
     }
 }
 
+/// Whether a change of this path can change what is loaded: a file that was named, one that is read in a folder, or
+/// the link by which Kubernetes exchanges all files of a mounted ConfigMap (`..data`).
+fn concerns(path: &Path, names: &[OsString]) -> bool {
+    let Some(name) = path.file_name() else { return true };
+    input::is_read(path) || name.as_encoded_bytes().starts_with(b"..") || names.iter().any(|named| named == name)
+}
+
 fn arm<W: Watcher + Send + 'static>(mut watcher: W, paths: &[PathBuf]) -> notify::Result<Watch> {
     let mut folders: Vec<&Path> = paths.iter().map(|path| folder(path)).collect();
     folders.sort_unstable();
@@ -74,5 +88,18 @@ fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_that_are_read_matter() {
+        let names = ["rules".into(), "odd.rules".into()];
+        let concerns = |path: &str| concerns(Path::new(path), &names);
+        assert!(concerns("/r/a.yaml") && concerns("/r/odd.rules") && concerns("/r/..data"));
+        assert!(!concerns("/r/alerts.jsonl") && !concerns("/r/.a.yaml.swp"));
     }
 }

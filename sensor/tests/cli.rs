@@ -160,7 +160,7 @@ fn a_missing_file_is_told() {
         &[],
         &["missing.yaml"],
         expect![[r#"
-        error: cannot read missing.yaml: there is no such file or folder: No such file or directory (os error 2)
+        error: cannot read missing.yaml: is the path right?: No such file or directory (os error 2)
     "#]],
     );
 }

@@ -359,15 +359,17 @@ impl Sensor {
     }
 }
 
-/// Waits until the files have been left alone; a signal meanwhile is returned.
+/// Waits until the files have been left alone, within bounds; a signal meanwhile is returned.
 fn settle(wakes: &Receiver<Wake>) -> Option<i32> {
-    loop {
+    let latest = Instant::now() + watch::PATIENCE;
+    while Instant::now() < latest {
         match wakes.recv_timeout(watch::QUIET) {
             Ok(Wake::Files) => {}
             Ok(Wake::Signal(signal)) => return Some(signal),
             Err(_) => return None,
         }
     }
+    None
 }
 
 fn signals(sender: Sender<Wake>) -> std::io::Result<()> {
