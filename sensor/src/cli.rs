@@ -93,7 +93,7 @@ pub struct Run {
     #[arg(long)]
     pub no_watch: bool,
     /// Size of each CPU's ring for events in MiB (a power of two)
-    #[arg(long, value_name = "MIB", default_value_t = 2, value_parser = ring_size)]
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = ring_size)]
     pub ring_mib: u32,
     /// Name of this host in alerts
     #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]

@@ -149,15 +149,17 @@ fn replaced_under_load() {
     };
     let (first, second) = (by("first"), by("second"));
     eprintln!("{reloads} reloads during {count} opens: {first} alerts of one version, {second} of the other");
+    let summary = sensor.stop();
     assert!(
         wrong.is_empty(),
-        "of {count} opens, {} were not told once: {:?}",
+        "of {count} opens, {} were not told once: {:?}; log: {:#?}",
         wrong.len(),
-        &wrong[..wrong.len().min(20)]
+        &wrong[..wrong.len().min(20)],
+        summary.log.iter().skip_while(|line| !line.contains("stopping")).collect::<Vec<_>>()
     );
     assert_eq!(alerts.len() as u64, count);
     assert!(first > 0 && second > 0, "both versions had their time");
-    sensor.stop().is_clean();
+    summary.is_clean();
 }
 
 /// Opens a file of this name below a folder, which need not exist.
