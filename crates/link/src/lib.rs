@@ -11,6 +11,10 @@
 //! * Counts are cumulative within a spool, so that a repetition counts nothing twice.
 #![forbid(unsafe_code)]
 
+mod chain;
+
+pub use chain::{Chain, chain};
+
 /// The messages and the service, as `proto/link.proto` describes them.
 #[expect(missing_docs, clippy::wildcard_imports, reason = "generated; the comments are in proto/link.proto")]
 pub mod proto {
