@@ -16,6 +16,7 @@ use std::{
 };
 
 use event::{
+    containers::{Container, ContainerFacts, Membership},
     decode::{Kind, Record},
     event::Event,
     loss::{Loss, Losses},
@@ -23,7 +24,7 @@ use event::{
     users::Users,
     value::Arena,
 };
-use rules::ruleset::Evaluation;
+use rules::{alert::Alert, ruleset::Evaluation};
 use sinks::Fanout;
 
 use crate::{
@@ -31,6 +32,30 @@ use crate::{
     lookup::Question,
     rules::Active,
 };
+
+/// Takes the alerts of the event loop, on its thread: it must not wait.
+pub trait Publish: Send {
+    /// Takes one alert.
+    fn publish(&self, alert: Arc<Alert>, origin: &Origin<'_>);
+}
+
+/// Which rule made an alert, and where it happened.
+pub struct Origin<'a> {
+    /// The rules that the event was judged by.
+    pub active: &'a Arc<Active>,
+    /// Which of them, by [`rules::ruleset::RuleRef::index`].
+    pub rule: usize,
+    /// The container; none on the host, and when nobody has said what the cgroup is.
+    pub container: Option<&'a Container>,
+    /// What the runtime says about the container, its pod included.
+    pub facts: Option<&'a ContainerFacts>,
+}
+
+impl Publish for Fanout {
+    fn publish(&self, alert: Arc<Alert>, _: &Origin<'_>) {
+        Fanout::publish(self, alert);
+    }
+}
 
 /// Everything that can change what the loop does.
 pub enum Input {
@@ -87,7 +112,7 @@ pub struct Pipeline {
     consumer: Consumer,
     inputs: Receiver<Input>,
     questions: SyncSender<Question>,
-    fanout: Fanout,
+    publish: Box<dyn Publish>,
     counters: Arc<Counters>,
     state: State,
     active: Arc<Active>,
@@ -113,7 +138,7 @@ pub struct Parts {
     /// Where look-ups are asked.
     pub questions: SyncSender<Question>,
     /// Where alerts go.
-    pub fanout: Fanout,
+    pub publish: Box<dyn Publish>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// Process state, before the start-up scan.
@@ -125,12 +150,12 @@ pub struct Parts {
 impl Pipeline {
     /// Starts the loop on a thread of its own; it ends after [`Input::Stop`].
     pub fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<()>> {
-        let Parts { consumer, inputs, questions, fanout, counters, state, active } = parts;
+        let Parts { consumer, inputs, questions, publish, counters, state, active } = parts;
         let mut pipeline = Self {
             consumer,
             inputs,
             questions,
-            fanout,
+            publish,
             counters,
             state,
             active,
@@ -173,7 +198,7 @@ impl Pipeline {
 
     /// Delivers a batch of records that are older than `until`.
     fn deliver(&mut self, until: u64) -> usize {
-        let Self { consumer, state, active, scratch, fanout, counters, questions, unasked, .. } = self;
+        let Self { consumer, state, active, scratch, publish, counters, questions, unasked, .. } = self;
         let mut judged = 0;
         let delivered = consumer.drain(until, BATCH, |bytes| {
             let record = match Record::decode(bytes) {
@@ -184,7 +209,7 @@ impl Pipeline {
             if wanted.process || wanted.cgroup {
                 ask(counters, questions, unasked, Question { pid: record.header.tgid });
             }
-            judged += u64::from(judge(state, active, scratch, fanout, counters, &record));
+            judged += u64::from(judge(state, active, scratch, &**publish, counters, &record));
         });
         counters.events.fetch_add(judged, Relaxed);
         while let Some(question) = unasked.pop_front() {
@@ -219,9 +244,9 @@ fn ask(counters: &Counters, questions: &SyncSender<Question>, unasked: &mut VecD
 /// Judges one event by all rules that can see it; `false` for records that are state only.
 fn judge(
     state: &State,
-    active: &Active,
+    active: &Arc<Active>,
     scratch: &mut Scratch,
-    fanout: &Fanout,
+    publish: &dyn Publish,
     counters: &Counters,
     record: &Record<'_>,
 ) -> bool {
@@ -233,7 +258,14 @@ fn judge(
         let Some(event) = Event::new(record, state, &scratch.arena, scratch.number) else { return false };
         active.ruleset.matches(&event, &mut scratch.evaluation, |rule| {
             if active.count(rule.index()) {
-                fanout.publish(Arc::new(active.ruleset.alert(rule, &event)));
+                let membership = event.membership();
+                let container = match membership {
+                    Membership::Container(container) => Some(&**container),
+                    Membership::Host | Membership::Unknown => None,
+                };
+                let facts = state.container_facts(membership);
+                let origin = Origin { active, rule: rule.index(), container, facts };
+                publish.publish(Arc::new(active.ruleset.alert(rule, &event)), &origin);
                 counters.alerts.fetch_add(1, Relaxed);
             }
         });

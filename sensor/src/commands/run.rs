@@ -171,7 +171,7 @@ impl Sensor {
             consumer,
             inputs: taken,
             questions,
-            fanout: sinks.fanout(),
+            publish: Box::new(sinks.fanout()),
             counters: Arc::clone(&counters),
             state,
             active: Arc::new(Active::none(&options)?),
