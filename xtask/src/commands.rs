@@ -10,7 +10,7 @@ use crate::binaries::{self, Profile};
 use crate::checkout::Checkout;
 use crate::codegen::{self, Mode};
 use crate::suite::{self, Request, Step};
-use crate::{bench, deny, ebpf, run, setup, tidy};
+use crate::{bench, chart, deny, ebpf, run, setup, tidy};
 
 struct Row {
     name: &'static str,
@@ -61,6 +61,15 @@ const ROWS: &[Row] = &[
         run: |args| {
             let mode = if args.get_flag("check") { Mode::Check } else { Mode::Write };
             done(codegen::run(&Checkout::find()?, mode))
+        },
+    },
+    Row {
+        name: "chart",
+        about: "Check the Helm chart: lint, schema, and its renders against the committed ones",
+        args: |command| command.arg(flag("bless", "Write the renders and install.yaml as they are")),
+        run: |args| {
+            let mode = if args.get_flag("bless") { Mode::Write } else { Mode::Check };
+            done(chart::run(&Checkout::find()?, mode))
         },
     },
     Row {

@@ -7,6 +7,7 @@
 mod apt;
 mod bench;
 mod binaries;
+mod chart;
 mod checkout;
 mod codegen;
 mod commands;
