@@ -1,6 +1,7 @@
 //! The gyrfalcon binary: a sensor on its own, and the tools of rule authors.
 #![deny(unsafe_code)]
 
+mod active;
 mod chain;
 mod cli;
 #[expect(unsafe_code, reason = "asks libc for the time zone")]
@@ -18,6 +19,9 @@ mod procfs;
 mod pushdown;
 mod report;
 mod rules;
+mod sensor;
+mod signals;
+mod throttle;
 mod users;
 mod watch;
 

@@ -28,9 +28,9 @@ use rules::{alert::Alert, ruleset::Evaluation};
 use sinks::Fanout;
 
 use crate::{
+    active::Active,
     driver::{Consumer, RIPE_NS, boot_time_ns},
     lookup::Question,
-    rules::Active,
 };
 
 /// Takes the alerts of the event loop, on its thread: it must not wait.
@@ -257,7 +257,7 @@ fn judge(
     {
         let Some(event) = Event::new(record, state, &scratch.arena, scratch.number) else { return false };
         active.ruleset.matches(&event, &mut scratch.evaluation, |rule| {
-            if active.count(rule.index()) {
+            if active.count(rule.index(), &event) {
                 let membership = event.membership();
                 let container = match membership {
                     Membership::Container(container) => Some(&**container),

@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use tracing::{info, warn};
 
 use crate::{
+    active::Active,
     driver::{Driver, KernelCounter},
     pipeline::Counters,
-    rules::Active,
 };
 
 /// Says which rules run, and which wait for events that are not collected yet.
 pub fn rules(active: &Active) {
     let waiting = active.waiting();
-    for (rule, types) in &waiting {
+    for (_, rule, types) in &waiting {
         warn!(rule, events = types.join(" "), "rule waits for events that are not collected yet");
     }
     for (rule, types) in active.partial() {

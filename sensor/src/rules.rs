@@ -1,12 +1,10 @@
-//! From files to rules that can run: which resources are loaded in which order, and what the kernel must deliver.
+//! From files to rules that can run: which resources are loaded in which order.
 
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use abi::{control::want, syscalls::SYSCALLS};
 use api::{
     ResourceId, Spec,
     falco::{RulesText, rules_texts},
@@ -14,114 +12,17 @@ use api::{
     resource::load_key,
     rule::{FalcoRuleSpec, Mode},
 };
-use event::catalogue::{EventSet, EventType};
 use rules::{
     diagnostic::{Colour, Diagnostic},
     load::{FileOptions, Loaded, Loader, Options},
-    ruleset::Ruleset,
 };
 use sinks::SinkConfig;
 
 use crate::{
+    active::{Active, Unit},
     chain::chain,
-    driver::{Filters, Rows},
     input::{Content, File, InputError},
-    pushdown,
 };
-
-/// Compiled rules with what the sensor keeps about each.
-pub struct Active {
-    /// The rules.
-    pub ruleset: Ruleset,
-    /// By [`rules::ruleset::RuleRef::index`].
-    rules: Vec<RuleState>,
-}
-
-struct RuleState {
-    shadow: bool,
-    hits: AtomicU64,
-}
-
-impl Active {
-    /// No rules at all: what the sensor judges by before it is ready.
-    pub fn none(options: &Options) -> Result<Self, &'static str> {
-        let ruleset = Loader::new(options.clone()).finish().ruleset.ok_or("the empty ruleset does not load")?;
-        Ok(Self { ruleset, rules: Vec::new() })
-    }
-
-    /// Counts a match; whether it is to be an alert.
-    pub fn count(&self, index: usize) -> bool {
-        let Some(rule) = self.rules.get(index) else { return false };
-        rule.hits.fetch_add(1, Relaxed);
-        !rule.shadow
-    }
-
-    /// Matches so far, by rule.
-    pub fn hits(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.ruleset.rules().zip(&self.rules).map(|(rule, state)| (rule.name(), state.hits.load(Relaxed)))
-    }
-
-    /// The system calls that must be traced.
-    pub fn rows(&self) -> Rows {
-        let types = self.ruleset.event_types();
-        let mut rows = Rows::NONE;
-        for (index, row) in SYSCALLS.iter().enumerate() {
-            if EventType::by_name(row.name).is_some_and(|ty| types.contains(ty)) {
-                rows.insert(index);
-            }
-        }
-        rows
-    }
-
-    /// What the kernel can drop before it is collected.
-    pub fn filters(&self) -> Filters {
-        pushdown::filters(&self.ruleset)
-    }
-
-    /// What records must carry beyond their parameters: bits of [`want`].
-    pub fn wants(&self) -> u32 {
-        self.ruleset.fields().fold(0, |wants, (field, _)| {
-            wants
-                | match field.name {
-                    "proc.cwd" => want::CWD,
-                    "proc.env" | "proc.aenv" => want::ENV,
-                    _ => 0,
-                }
-        })
-    }
-
-    /// Rules that no event of this sensor can match, and the event types that they wait for.
-    pub fn waiting(&self) -> Vec<(&str, Vec<&'static str>)> {
-        let collected = collected();
-        self.ruleset
-            .rules()
-            .filter(|rule| rule.event_types().intersection(collected).is_empty())
-            .map(|rule| (rule.name(), rule.event_types().iter().map(EventType::name).collect()))
-            .collect()
-    }
-
-    /// Rules that see only some of the event types that they name, and those that they miss.
-    pub fn partial(&self) -> Vec<(&str, Vec<&'static str>)> {
-        let collected = collected();
-        self.ruleset
-            .rules()
-            .filter_map(|rule| {
-                let missing = rule.event_types().intersection(collected.complement());
-                let some = !rule.event_types().intersection(collected).is_empty();
-                // A rule for every event type asks for whatever there is.
-                let every = rule.event_types().len() > EventType::COUNT / 2;
-                (some && !every && !missing.is_empty())
-                    .then(|| (rule.name(), missing.iter().map(EventType::name).collect()))
-            })
-            .collect()
-    }
-}
-
-/// The event types that this sensor delivers.
-pub fn collected() -> EventSet {
-    let fixed = ["execve", "procexit"].into_iter();
-    fixed.chain(SYSCALLS.iter().map(|row| row.name)).filter_map(EventType::by_name).collect()
-}
 
 /// The specs of the rule resources that are loaded.
 pub type Specs = HashMap<ResourceId, FalcoRuleSpec>;
@@ -229,9 +130,9 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
     let failed = messages.iter().any(|message| message.error);
     let active = results.ruleset.take().filter(|_| !failed).map(|ruleset| {
         let shadow = |origin: &str| sources.get(origin).is_some_and(|(.., mode)| *mode == Mode::Shadow);
-        let rules =
-            ruleset.rules().map(|rule| RuleState { shadow: shadow(rule.origin()), hits: AtomicU64::new(0) }).collect();
-        Active { ruleset, rules }
+        let of_rule: Vec<_> = ruleset.rules().map(|rule| usize::from(shadow(rule.origin()))).collect();
+        let units = [false, true].map(|shadow| Unit { uid: "".into(), shadow, throttle: None });
+        Active::new(ruleset, units.into(), |rule| of_rule.get(rule).copied())
     });
     let namespaced = resources.iter().filter(|resource| resource.manifest.id().kind.namespaced()).count();
     Compiled { active, specs, sinks, messages, loaded: results, namespaced, foreign }

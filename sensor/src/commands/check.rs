@@ -1,11 +1,12 @@
 //! `gyrfalcon check`: everything that is wrong with files, without running them.
 
 use crate::{
+    active::Active,
     cli,
     commands::{compile_options, print_messages},
     exit::Exit,
     input, log, out,
-    rules::{Active, Compiled, Specs, compile},
+    rules::{Compiled, Specs, compile},
 };
 
 /// Checks and reports.
@@ -37,7 +38,7 @@ fn summary(active: &Active, compiled: &Compiled, files: usize) -> String {
     if compiled.foreign > 0 {
         text += &format!("{} objects of other API groups were left alone\n", compiled.foreign);
     }
-    for (rule, types) in active.waiting() {
+    for (_, rule, types) in active.waiting() {
         text += &format!("rule `{rule}` waits for events that are not collected yet: {}\n", types.join(" "));
     }
     text

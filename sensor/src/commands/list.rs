@@ -7,7 +7,7 @@ use event::{
 use serde_json::json;
 use sinks::SinkType;
 
-use crate::{cli, exit::Exit, out, rules::collected};
+use crate::{active::collected, cli, exit::Exit, out};
 
 fn shown(prefix: Option<&str>, name: &str) -> bool {
     prefix.is_none_or(|prefix| name.starts_with(prefix))

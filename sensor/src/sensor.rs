@@ -1,0 +1,279 @@
+//! The running sensor, whoever gives it rules and takes its alerts: driver, event loop, and the change of rules.
+//!
+//! Order matters: the hooks of exec, fork and exit are attached, and the loop reads their rings, before /proc is read, so
+//! that no process falls between; the rules' system calls are traced before the loop judges by them and given up only
+//! after.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    thread,
+};
+
+use abi::control::want;
+use event::state::{Host as HostFacts, Limits, State};
+use rules::load::Options;
+use tracing::{info, warn};
+
+use crate::{
+    active::Active,
+    chain::chain,
+    driver::{self, Driver, DriverError, Host, Waker, boot_time_ns},
+    lookup,
+    pipeline::{Counters, Input, Parts, Pipeline, Publish},
+    procfs::Reader,
+    report,
+    users::Accounts,
+};
+
+/// Why something could not be put into effect.
+pub type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a sensor is started with.
+pub struct Setup {
+    /// Size of each CPU's ring for ordinary events in bytes; a power of two.
+    pub ring_bytes: u32,
+    /// What the rules are compiled with.
+    pub options: Options,
+    /// Where alerts go.
+    pub publish: Box<dyn Publish>,
+}
+
+/// The running parts, seen from the thread that controls them.
+pub struct Sensor {
+    driver: Driver,
+    active: Arc<Active>,
+    /// Of the rules: 1 for those of the start.
+    generation: u64,
+    counters: Arc<Counters>,
+    inputs: Sender<Input>,
+    waker: Waker,
+    pipeline: thread::JoinHandle<()>,
+    accounts: Accounts,
+    reader: Reader,
+    boot_ns: u64,
+    lost: u64,
+}
+
+impl Sensor {
+    /// Attaches, reads what is there, and judges by these rules.
+    pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
+        let Setup { ring_bytes, options, publish } = setup;
+        let host = Host::probe()?;
+        for feature in &host.offsets.without {
+            warn!(feature, "this kernel does not allow a feature");
+        }
+        let rings = driver::Options { ring_bytes, ..driver::Options::default() };
+        let (driver, consumer) = Driver::load(&host, driver::object(), rings)?;
+
+        let reader = Reader::new(host.cgroups);
+        let (accounts, users) = Accounts::read();
+        let boot_ns = boot_offset();
+        let mut state = State::new(
+            Limits::default(),
+            HostFacts {
+                hostname: options.hostname.to_string().into(),
+                boot_ns,
+                utc_offset_s: crate::clock::utc_offset_s(),
+            },
+        );
+        state.users = users;
+        reader.read_env(active.wants() & want::ENV != 0);
+        let (inputs, taken) = mpsc::channel();
+        let waker = consumer.waker();
+        let questions = lookup::start(reader.clone(), inputs.clone(), waker.clone())?;
+        let counters = Arc::new(Counters::default());
+        driver.want(active.wants());
+        let pipeline = Pipeline::start(Parts {
+            consumer,
+            inputs: taken,
+            questions,
+            publish,
+            counters: Arc::clone(&counters),
+            state,
+            active: Arc::new(Active::none(&options)?),
+        })?;
+        let mut sensor = Self {
+            driver,
+            active,
+            generation: 1,
+            counters,
+            inputs,
+            waker,
+            pipeline,
+            accounts,
+            reader,
+            boot_ns,
+            lost: 0,
+        };
+        for seed in sensor.reader.all() {
+            sensor.tell(Input::Process(Box::new(seed)));
+        }
+        sensor.tell(Input::Scanned);
+        sensor.judge_by(&Arc::clone(&sensor.active))?;
+        sensor.driver.filter(&sensor.active.filters())?;
+        sensor.driver.trace(sensor.active.rows())?;
+        sensor.driver.settle();
+        report::rules(&sensor.active);
+        info!(generation = 1, "ruleset active");
+        info!(
+            rules = sensor.active.ruleset.rules().len(),
+            syscalls = sensor.active.rows().iter().count(),
+            ring_memory_mib = sensor.driver.memory() >> 20,
+            kernel = host.release,
+            "watching"
+        );
+        Ok(sensor)
+    }
+
+    /// Puts new rules into effect, or leaves the running ones as they are. `between` is what must succeed with the rules;
+    /// it runs when the kernel delivers what they need, before the loop judges by them.
+    pub fn replace(&mut self, active: Arc<Active>, between: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+        match self.put(&active, between) {
+            Ok(()) => {
+                self.active = active;
+                self.generation += 1;
+                report::rules(&self.active);
+                info!(generation = self.generation, "ruleset replaced");
+                Ok(())
+            }
+            Err(failed) => {
+                let active = Arc::clone(&self.active);
+                self.reader.read_env(active.wants() & want::ENV != 0);
+                self.tune(&active);
+                Err(failed)
+            }
+        }
+    }
+
+    /// Everything that can fail comes before the loop judges by the new rules.
+    fn put(&mut self, active: &Arc<Active>, between: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+        // Until the new rules judge, the kernel must pass what either set needs.
+        self.driver.clear_filters()?;
+        self.driver.want(self.active.wants() | active.wants());
+        self.driver.trace(self.active.rows().union(active.rows()))?;
+        between()?;
+        let env = active.wants() & want::ENV != 0;
+        self.reader.read_env(env);
+        if env && self.active.wants() & want::ENV == 0 {
+            // Environments were not collected before: ask /proc for those of the living.
+            for seed in self.reader.all() {
+                self.tell(Input::Process(Box::new(seed)));
+            }
+        }
+        self.judge_by(active)?;
+        self.tune(active);
+        Ok(())
+    }
+
+    /// Has the loop judge by these rules from the next event on.
+    fn judge_by(&self, active: &Arc<Active>) -> Result<(), Failed> {
+        let (done, swapped) = mpsc::sync_channel(1);
+        self.tell(Input::Rules(Arc::clone(active), done));
+        swapped.recv().map_err(|_| "the event loop has ended")?;
+        Ok(())
+    }
+
+    /// Stops collecting what these rules do not need. A failure costs time, not events.
+    fn tune(&mut self, active: &Active) {
+        let tuned = self.driver.trace(active.rows()).and_then(|()| self.driver.filter(&active.filters()));
+        if let Err(error) = tuned {
+            warn!(error = %chain(&error), "more is collected than the rules need");
+        }
+        self.driver.want(active.wants());
+        self.driver.settle();
+    }
+
+    /// Tells the event loop something.
+    pub fn tell(&self, input: Input) {
+        // The loop ends only after `Input::Stop`, which is the last thing that it is told.
+        let _ = self.inputs.send(input);
+        self.waker.wake();
+    }
+
+    /// Looks at what the kernel does not announce: losses, /etc/passwd, the wall clock. To be called every few seconds.
+    pub fn tick(&mut self) {
+        if self.accounts.stale() {
+            let (accounts, users) = Accounts::read();
+            self.accounts = accounts;
+            self.tell(Input::Users(Box::new(users)));
+        }
+        let boot_ns = boot_offset();
+        if boot_ns.abs_diff(self.boot_ns) > 1_000_000 {
+            self.boot_ns = boot_ns;
+            self.tell(Input::Clock(boot_ns));
+        }
+        let lost = report::lost(&self.driver, &self.counters);
+        if lost > self.lost {
+            warn!(lost = lost - self.lost, total = lost, "events were lost since the last look");
+            report::losses(&self.driver, &self.counters);
+            self.lost = lost;
+        }
+    }
+
+    /// The driver: what is attached, and what the kernel counted.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// What the loop counts.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The rules that the loop judges by.
+    pub fn active(&self) -> &Arc<Active> {
+        &self.active
+    }
+
+    /// Of the rules: 1 for those of the start, one more with each replacement.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Detaches, and has the loop judge what is in the rings and end.
+    pub fn stop(self) -> Stopping {
+        let Self { mut driver, active, counters, inputs, waker, pipeline, .. } = self;
+        info!("stopping; a second signal stops at once");
+        let detached = driver.detach();
+        let _ = inputs.send(Input::Stop);
+        waker.wake();
+        Stopping { pipeline, rest: Rest { driver, active, counters, detached } }
+    }
+}
+
+/// A sensor whose event loop is ending.
+pub struct Stopping {
+    /// The event loop. Alerts may come until it has ended.
+    pub pipeline: thread::JoinHandle<()>,
+    /// What there is to tell afterwards.
+    pub rest: Rest,
+}
+
+/// What is left of a sensor.
+pub struct Rest {
+    driver: Driver,
+    active: Arc<Active>,
+    counters: Arc<Counters>,
+    detached: Result<(), DriverError>,
+}
+
+impl Rest {
+    /// The last words.
+    pub fn tell(self) {
+        if let Err(error) = self.detached {
+            warn!(error = %chain(&error), "cannot detach");
+        }
+        report::hits(&self.active);
+        report::losses(&self.driver, &self.counters);
+        report::stopped(&self.driver, &self.counters);
+    }
+}
+
+/// Unix time of the zero of the boot clock, in nanoseconds.
+fn boot_offset() -> u64 {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX).saturating_sub(boot_time_ns())
+}

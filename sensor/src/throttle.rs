@@ -1,0 +1,66 @@
+//! How many alerts of a rule are sent in how much time: `spec.throttle` of a rule resource.
+//!
+//! Time is the events' own, so that a burst that is judged late is throttled as if it were judged at once. The table of
+//! keys is bounded; what finds no room in it passes, for an alert too many is better than one too few.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, PoisonError},
+};
+
+use event::fields::{Field, Subject};
+use rules::{filter::names::Catalogue, output::Template};
+
+/// Most keys that are remembered for one resource.
+const KEYS: usize = 16_384;
+
+/// The throttle of one resource.
+pub struct Throttle {
+    per_key: u32,
+    interval_ns: u64,
+    key: Template,
+    /// The event loop alone takes this lock.
+    windows: Mutex<HashMap<u64, Window>>,
+    hasher: RandomState,
+}
+
+struct Window {
+    began_ns: u64,
+    alerts: u32,
+}
+
+impl Throttle {
+    /// At most `per_key` alerts of one rule whose `key` fields are equal in `interval_ns`. `None` when a field of the key
+    /// does not exist.
+    pub fn new(per_key: u32, interval_ns: u64, key: &[String], catalogue: Catalogue) -> Option<Self> {
+        let text: String = key.iter().map(|field| format!("%{field}\u{1f}")).collect();
+        let key = Template::parse(&text, catalogue).ok()?;
+        Some(Self { per_key, interval_ns, key, windows: Mutex::default(), hasher: RandomState::new() })
+    }
+
+    /// Whether an alert of this rule about this event may be sent; counts it if so.
+    pub fn passes<'a>(&self, rule: usize, subject: &impl Subject<'a>) -> bool {
+        let key = self.hasher.hash_one((rule, self.key.render(subject)));
+        let now = subject.time_ns();
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= KEYS && !windows.contains_key(&key) {
+            windows.retain(|_, window| now.saturating_sub(window.began_ns) < self.interval_ns);
+            if windows.len() >= KEYS {
+                return true;
+            }
+        }
+        let window = windows.entry(key).or_insert(Window { began_ns: now, alerts: 0 });
+        if now.saturating_sub(window.began_ns) >= self.interval_ns {
+            *window = Window { began_ns: now, alerts: 0 };
+        }
+        let passes = window.alerts < self.per_key;
+        window.alerts += u32::from(passes);
+        passes
+    }
+
+    /// The fields of the key.
+    pub fn fields(&self) -> impl Iterator<Item = &'static Field> {
+        self.key.fields().into_iter().map(|(field, _)| field)
+    }
+}
