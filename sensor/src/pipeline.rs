@@ -16,7 +16,7 @@ use std::{
 };
 
 use event::{
-    containers::{Container, ContainerFacts, Membership},
+    containers::{ClusterChange, Container, ContainerFacts, Membership},
     decode::{Kind, Record},
     event::Event,
     loss::{Loss, Losses},
@@ -49,6 +49,8 @@ pub struct Origin<'a> {
     pub container: Option<&'a Container>,
     /// What the runtime says about the container, its pod included.
     pub facts: Option<&'a ContainerFacts>,
+    /// Uid of the pod, as the cluster has it where it has told: of a static pod, the runtime knows only a hash.
+    pub pod_uid: &'a str,
 }
 
 impl Publish for Fanout {
@@ -67,6 +69,8 @@ pub enum Input {
     Process(Box<Seed>),
     /// Names of users and groups.
     Users(Box<Users>),
+    /// What the cluster says about pods and namespaces.
+    Cluster(Box<ClusterChange>),
     /// Unix time of the zero of the boot clock, in nanoseconds: the wall clock was set.
     Clock(u64),
     /// Nothing is attached any more: deliver what is in the rings, then end.
@@ -188,6 +192,7 @@ impl Pipeline {
                 }
                 Ok(Input::Scanned) => self.state.losses = Losses::default(),
                 Ok(Input::Process(seed)) => self.state.seed(&seed),
+                Ok(Input::Cluster(change)) => self.state.change_cluster(*change),
                 Ok(Input::Users(users)) => self.state.users = *users,
                 Ok(Input::Clock(boot_ns)) => self.state.host.boot_ns = boot_ns,
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
@@ -264,7 +269,9 @@ fn judge(
                     Membership::Host | Membership::Unknown => None,
                 };
                 let facts = state.container_facts(membership);
-                let origin = Origin { active, rule: rule.index(), container, facts };
+                let pod = facts.and_then(|facts| facts.pod.as_ref());
+                let pod_uid = pod.map_or("", |pod| state.pod(pod).map_or(&pod.uid, |known| &known.uid));
+                let origin = Origin { active, rule: rule.index(), container, facts, pod_uid };
                 publish.publish(Arc::new(active.ruleset.alert(rule, &event)), &origin);
                 counters.alerts.fetch_add(1, Relaxed);
             }

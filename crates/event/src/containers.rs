@@ -3,14 +3,18 @@
 //! Ids of cgroups are not reused while the host runs, so an old entry is never wrong, only superfluous; the map is
 //! bounded by forgetting the half that was not asked for lately.
 
+mod cluster;
 mod facts;
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-pub(crate) use self::facts::glob;
-pub use self::facts::{ContainerFacts, Mount, PodFacts};
+pub(crate) use self::{cluster::Cluster, facts::glob};
+pub use self::{
+    cluster::{ClusterChange, Labels, Namespace, Owner, Pod},
+    facts::{ContainerFacts, Mount, PodFacts},
+};
 
 /// What Falco shows as `container.id` of a process in no container.
 pub const HOST: &str = "host";
@@ -25,6 +29,7 @@ const FULL: usize = 64;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Container {
     full_id: Box<str>,
+    in_pod: bool,
 }
 
 impl Container {
@@ -36,6 +41,11 @@ impl Container {
     /// The id as the runtime knows it.
     pub fn full_id(&self) -> &str {
         &self.full_id
+    }
+
+    /// Whether its cgroup lies where the kubelet makes those of pods.
+    pub fn in_pod(&self) -> bool {
+        self.in_pod
     }
 }
 
@@ -63,7 +73,8 @@ pub enum Membership {
 /// in front of `.scope` (systemd); LXC; and `/NAMESPACE/NAME`, as `ctr` of containerd makes it. For the last, Falco also
 /// takes deeper paths and names below slices; those are services of the host and stay so here.
 pub fn of_path<'a>(leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Container> {
-    let named = |id: &str| Some(Container { full_id: id.into() });
+    let in_pod = || leaf_first.clone().any(|component| component.starts_with(b"kubepods"));
+    let named = |id: &str| Some(Container { full_id: id.into(), in_pod: in_pod() });
     for (depth, component) in leaf_first.clone().enumerate() {
         let Ok(component) = std::str::from_utf8(component) else { continue };
         if let Some(id) = full_id(component) {
@@ -78,7 +89,7 @@ pub fn of_path<'a>(leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> Option
             return named(std::str::from_utf8(below).ok()?);
         }
     }
-    let mut names = leaf_first;
+    let mut names = leaf_first.clone();
     let (name, namespace) = (names.next()?, names.next()?);
     let (name, namespace) = (std::str::from_utf8(name).ok()?, std::str::from_utf8(namespace).ok()?);
     let plain = names.next().is_none() && is_namespace(namespace) && !is_unit(namespace) && !is_unit(name);
@@ -155,6 +166,16 @@ impl Containers {
         }
         self.recent.insert(cgroup, membership);
         dropped
+    }
+
+    /// What a cgroup is, given its path in case nobody has said.
+    pub(crate) fn peek<'a>(&self, cgroup: u64, leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> Membership {
+        match self.get(cgroup) {
+            Some(known @ (Membership::Host | Membership::Container(_))) => known.clone(),
+            None | Some(Membership::Unknown) => {
+                of_path(leaf_first).map_or(Membership::Host, |container| Membership::Container(Arc::new(container)))
+            }
+        }
     }
 
     /// Learns a cgroup from its path, unless it is known. `true` when others had to be forgotten.
@@ -234,6 +255,22 @@ mod tests {
         check("/lxc/web/init.scope", Some("web"));
         check("/lxc.payload.web/system.slice/cron.service", Some("web"));
         check("/default/my-nginx-container", Some("my-nginx-con"));
+    }
+
+    #[test]
+    fn containers_of_pods_are_told_apart() {
+        let in_pod = |path: &str| {
+            let path = path.replace("ID", ID);
+            let names: Vec<_> = path.rsplit('/').filter(|n| !n.is_empty()).map(str::as_bytes).collect();
+            of_path(names.into_iter()).map(|container| container.in_pod())
+        };
+        assert_eq!(in_pod("/kubepods/burstable/pod6d0e/ID"), Some(true));
+        assert_eq!(
+            in_pod("/kubelet.slice/kubepods-burstable.slice/kubepods-pod6d0e.slice/cri-containerd-ID.scope"),
+            Some(true)
+        );
+        assert_eq!(in_pod("/system.slice/containerd.service/kubepods-pod6d0e.slice:cri-containerd:ID"), Some(true));
+        assert_eq!(in_pod("/docker/ID"), Some(false));
     }
 
     #[test]

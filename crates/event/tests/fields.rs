@@ -5,7 +5,7 @@ use std::fmt::Write;
 use abi::record::{ExecFacts, FdFacts, exe_flag, fd_flag, tag};
 use expect_test::{Expect, expect};
 use gyrfalcon_event::{
-    containers::{ContainerFacts, Mount, PodFacts},
+    containers::{ClusterChange, ContainerFacts, Mount, Namespace, Owner, Pod, PodFacts},
     decode::{Record, Status},
     event::Event,
     fields::{self, Arg, ArgRule, Subject},
@@ -742,6 +742,68 @@ fn a_container_that_the_runtime_told_of() {
             k8s.ns.name = "shop"
             k8s.pod.sandbox_id = "6d4a9e395b72"
             k8s.pod.ip = "10.1.2.3"
+        "#]],
+    );
+}
+
+#[test]
+fn the_cluster_knows_more_about_a_pod() {
+    const ID: &str = "6d4a9e395b72cfc4d3a2a7d6cd5dc6bd0a8a2b0e1d8d8ecf7f3a3d8a4f0c7e11";
+    let mut state = state();
+    state.learn_cgroup(61, format!("/kubepods/pod1/{ID}").as_bytes());
+    let label = |name: &str, value: &str| (name.into(), value.into());
+    let pod = PodFacts {
+        namespace: "shop".into(),
+        uid: "hash".into(),
+        labels: vec![label("app", "old"), label("runtime", "only")],
+        ..PodFacts::default()
+    };
+    state.set_container(ID, ContainerFacts { pod: Some(pod), ..ContainerFacts::default() });
+    const FIELDS: &str = "k8s.pod.uid k8s.pod.label[app] k8s.pod.label[runtime] k8s.pod.labels k8s.ns.label[team] \
+                          k8s.ns.labels k8s.deployment.name k8s.rs.name k8s.rc.name";
+    check(
+        &mut state,
+        Encoder::syscall("mkdir").cgroup_id(61),
+        FIELDS,
+        expect![[r#"
+            k8s.pod.uid = "hash"
+            k8s.pod.label[app] = "old"
+            k8s.pod.label[runtime] = "only"
+            k8s.pod.labels = "app:old, runtime:only"
+            k8s.ns.label[team] = null
+            k8s.ns.labels = null
+            k8s.deployment.name = null
+            k8s.rs.name = null
+            k8s.rc.name = null
+        "#]],
+    );
+    let owner = |kind: &str, name: &str| Owner { kind: kind.into(), name: name.into() };
+    state.change_cluster(ClusterChange {
+        complete: true,
+        pods: vec![Pod {
+            uid: "real".into(),
+            config_hash: "hash".into(),
+            labels: vec![label("app", "new")],
+            owners: vec![owner("ReplicaSet", "web-5d"), owner("Deployment", "web")],
+            ..Pod::default()
+        }],
+        namespaces: vec![Namespace { name: "shop".into(), labels: vec![label("team", "a")] }],
+        ..ClusterChange::default()
+    });
+    check(
+        &mut state,
+        Encoder::syscall("mkdir").cgroup_id(61),
+        FIELDS,
+        expect![[r#"
+            k8s.pod.uid = "real"
+            k8s.pod.label[app] = "new"
+            k8s.pod.label[runtime] = "only"
+            k8s.pod.labels = "app:new"
+            k8s.ns.label[team] = "a"
+            k8s.ns.labels = "team:a"
+            k8s.deployment.name = "web"
+            k8s.rs.name = "web-5d"
+            k8s.rc.name = null
         "#]],
     );
 }

@@ -35,6 +35,8 @@ pub struct ContainerFacts {
     pub cni_json: Box<str>,
     /// The pod it belongs to.
     pub pod: Option<PodFacts>,
+    /// Whether it is the one that holds a pod together (`pause`), not one that the pod's author named.
+    pub sandbox: bool,
 }
 
 /// One mount of a container.

@@ -2,7 +2,7 @@
 
 use super::{Arg, ArgRule, Field};
 use crate::{
-    containers::{Container, ContainerFacts, HOST, Membership, Mount, PodFacts, glob, shown},
+    containers::{Container, ContainerFacts, HOST, Labels, Membership, Mount, Pod, PodFacts, glob, shown},
     event::Event,
     text::Text as Writer,
     value::{Value, ValueType::*},
@@ -50,7 +50,7 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("k8s.pod.labels", Text, "all pod labels, comma joined").from(pod_labels),
     Field::new("k8s.pod.ip", Text, "pod IPv4 address").from(pod_ip),
     Field::new("k8s.pod.cni.json", Text, "pod CNI result JSON").from(pod_cni_json),
-    Field::new("k8s.rc.name", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
+    Field::new("k8s.rc.name", Text, "name of the ReplicationController that the pod belongs to").from(replication_controller),
     Field::new("k8s.rc.id", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
     Field::new("k8s.rc.label", Text, "deprecated; never extracted (use k8smeta plugin)").arg(ArgRule::RequiredKey).deprecated(),
     Field::new("k8s.rc.labels", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
@@ -59,13 +59,13 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("k8s.svc.label", Text, "deprecated; never extracted (use k8smeta plugin)").arg(ArgRule::RequiredKey).deprecated(),
     Field::new("k8s.svc.labels", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
     Field::new("k8s.ns.id", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
-    Field::new("k8s.ns.label", Text, "deprecated; never extracted (use k8smeta plugin)").arg(ArgRule::RequiredKey).deprecated(),
-    Field::new("k8s.ns.labels", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
-    Field::new("k8s.rs.name", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
+    Field::new("k8s.ns.label", Text, "one label of the pod's namespace by key").arg(ArgRule::RequiredKey).from(namespace_label),
+    Field::new("k8s.ns.labels", Text, "all labels of the pod's namespace, comma joined").from(namespace_labels),
+    Field::new("k8s.rs.name", Text, "name of the ReplicaSet that the pod belongs to").from(replica_set),
     Field::new("k8s.rs.id", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
     Field::new("k8s.rs.label", Text, "deprecated; never extracted (use k8smeta plugin)").arg(ArgRule::RequiredKey).deprecated(),
     Field::new("k8s.rs.labels", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
-    Field::new("k8s.deployment.name", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
+    Field::new("k8s.deployment.name", Text, "name of the Deployment that the pod belongs to").from(deployment),
     Field::new("k8s.deployment.id", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
     Field::new("k8s.deployment.label", Text, "deprecated; never extracted (use k8smeta plugin)").arg(ArgRule::RequiredKey).deprecated(),
     Field::new("k8s.deployment.labels", Text, "deprecated; never extracted (use k8smeta plugin)").deprecated(),
@@ -233,15 +233,15 @@ fn mount_propagation<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
 
 // ---- labels
 
-type Labels = [(Box<str>, Box<str>)];
+type Label = (Box<str>, Box<str>);
 
-fn find_label<'a>(labels: &'a Labels, arg: &Arg) -> Found<'a> {
+fn find_label<'a>(labels: &'a [Label], arg: &Arg) -> Found<'a> {
     let Arg::Key(key) = arg else { return None };
     labels.iter().find(|(name, _)| name == key).map(|(_, value)| Value::Text(value.as_bytes()))
 }
 
 /// `name:value`, separated by comma and blank; those that the runtime made for itself are left out.
-fn join_labels<'a>(e: &Event<'a>, labels: &Labels) -> &'a [u8] {
+fn join_labels<'a>(e: &Event<'a>, labels: &[Label]) -> &'a [u8] {
     let mut out = Writer::new(e.arena());
     let own = |name: &str| name.starts_with("annotation.") || name.starts_with("io.kubernetes.");
     for (name, value) in labels.iter().filter(|(name, _)| !own(name)) {
@@ -274,8 +274,10 @@ fn pod_namespace<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     of_pod(e, |pod| &pod.namespace)
 }
 
+/// What the runtime takes for the uid of a static pod is a hash of its manifest: the cluster knows better.
 fn pod_uid<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    of_pod(e, |pod| &pod.uid)
+    let state = e.state;
+    of_pod(e, |pod| state.pod(pod).map_or(&*pod.uid, |known| &known.uid))
 }
 
 fn sandbox_id<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
@@ -286,12 +288,49 @@ fn full_sandbox_id<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     of_pod(e, |pod| &pod.sandbox_id)
 }
 
+/// The pod as the cluster has it.
+fn in_cluster<'a>(e: &Event<'a>) -> Option<&'a Pod> {
+    e.state.pod(facts(e)?.pod.as_ref()?)
+}
+
+fn owner<'a>(e: &Event<'a>, kind: &str) -> Found<'a> {
+    in_cluster(e)?.owner(kind).map(|name| Value::Text(name.as_bytes()))
+}
+
+fn deployment<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    owner(e, "Deployment")
+}
+
+fn replica_set<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    owner(e, "ReplicaSet")
+}
+
+fn replication_controller<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    owner(e, "ReplicationController")
+}
+
+fn labels_of_namespace<'a>(e: &Event<'a>) -> Option<&'a Labels> {
+    let pod = facts(e)?.pod.as_ref()?;
+    Some(&e.state.namespace(&pod.namespace)?.labels)
+}
+
+fn namespace_label<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
+    find_label(labels_of_namespace(e)?, arg)
+}
+
+fn namespace_labels<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    Some(Value::Text(join_labels(e, labels_of_namespace(e)?)))
+}
+
+/// Labels of a pod can change while it runs: the cluster's are newer, the runtime's are there earlier and have more.
 fn pod_label<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
-    find_label(&facts(e)?.pod.as_ref()?.labels, arg)
+    let newer = in_cluster(e).and_then(|pod| find_label(&pod.labels, arg));
+    newer.or_else(|| find_label(&facts(e)?.pod.as_ref()?.labels, arg))
 }
 
 fn pod_labels<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Text(join_labels(e, &facts(e)?.pod.as_ref()?.labels)))
+    let told = &facts(e)?.pod.as_ref()?.labels;
+    Some(Value::Text(join_labels(e, in_cluster(e).map_or(told, |pod| &pod.labels))))
 }
 
 /// Containers of a pod share its network: the container's address is the pod's.

@@ -20,7 +20,7 @@ pub use self::{
     seed::Seed,
 };
 use crate::{
-    containers::{ContainerFacts, Containers, Membership},
+    containers::{Cluster, ClusterChange, ContainerFacts, Containers, Membership, Namespace, Pod, PodFacts},
     decode::{Kind, Record, Status},
     loss::{Loss, Losses},
     users::Users,
@@ -70,6 +70,7 @@ pub struct State {
     limits: Limits,
     table: Table,
     containers: Containers,
+    cluster: Cluster,
     /// Names of users and groups.
     pub users: Users,
     /// Facts about the host.
@@ -99,6 +100,7 @@ impl State {
             limits,
             table: Table::new(limits.processes),
             containers: Containers::new(limits.cgroups),
+            cluster: Cluster::new(limits.cgroups),
             users: Users::default(),
             host,
             losses: Losses::default(),
@@ -292,6 +294,35 @@ impl State {
         match membership {
             Membership::Container(container) => self.containers.facts(container),
             Membership::Unknown | Membership::Host => None,
+        }
+    }
+
+    /// Takes over what the cluster says about pods and namespaces.
+    pub fn change_cluster(&mut self, change: ClusterChange) {
+        for _ in 0..self.cluster.change(change) {
+            self.losses.add(Loss::ContainerTableFull);
+        }
+    }
+
+    /// What the cluster says about a pod; `None` when it has not, and on hosts that are in no cluster.
+    pub fn pod(&self, facts: &PodFacts) -> Option<&Pod> {
+        self.cluster.pod(facts)
+    }
+
+    /// What the cluster says about a namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.cluster.namespace(name)
+    }
+
+    /// The container that a record will be found to belong to once it is applied. Changes nothing, so that a record can
+    /// be held back before.
+    pub fn peek_membership(&self, record: &Record<'_>) -> Membership {
+        let cgroup = record.header.cgroup;
+        match record.block(tag::CGROUP) {
+            Some(block) if cgroup != 0 && matches!(block.status, Status::Ok | Status::Truncated) => {
+                self.containers.peek(cgroup, block.components())
+            }
+            Some(_) | None => self.membership(record, self.process(record)).clone(),
         }
     }
 

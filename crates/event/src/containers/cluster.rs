@@ -1,0 +1,176 @@
+//! What the cluster says about pods and namespaces, beyond what the container runtime knows: the owners of a pod, labels of
+//! its namespace, the real uid of a static pod. Plain data, brought by the sensor from the operator.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::PodFacts;
+
+/// A name and its value, as labels have them.
+pub type Labels = Vec<(Box<str>, Box<str>)>;
+
+/// A pod as the API server has it. Text that is not known is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Uid of the object.
+    pub uid: Box<str>,
+    /// Namespace.
+    pub namespace: Box<str>,
+    /// Name.
+    pub name: Box<str>,
+    /// Labels.
+    pub labels: Labels,
+    /// Who owns it, and who owns those: the controller first.
+    pub owners: Vec<Owner>,
+    /// Of a static pod: what the container runtime takes for the pod's uid.
+    pub config_hash: Box<str>,
+    /// Its address.
+    pub ip: Box<str>,
+}
+
+/// An owner of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Kind, for example `ReplicaSet`.
+    pub kind: Box<str>,
+    /// Name.
+    pub name: Box<str>,
+}
+
+impl Pod {
+    /// The name of its owner of a kind.
+    pub fn owner(&self, kind: &str) -> Option<&str> {
+        self.owners.iter().find(|owner| &*owner.kind == kind).map(|owner| &*owner.name)
+    }
+}
+
+/// A namespace as the API server has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Name.
+    pub name: Box<str>,
+    /// Labels.
+    pub labels: Labels,
+}
+
+/// What changed among the pods of this node and the namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterChange {
+    /// This is all there is: what is not named here is forgotten.
+    pub complete: bool,
+    /// Pods that are new or different.
+    pub pods: Vec<Pod>,
+    /// Uids of pods that are gone.
+    pub pods_gone: Vec<Box<str>>,
+    /// Namespaces that are new or different.
+    pub namespaces: Vec<Namespace>,
+    /// Names of namespaces that are gone.
+    pub namespaces_gone: Vec<Box<str>>,
+}
+
+/// The pods of this node and the namespaces.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Most pods, and most namespaces.
+    limit: usize,
+    pods: HashMap<Box<str>, Arc<Pod>>,
+    /// Static pods by what the runtime takes for their uid.
+    by_hash: HashMap<Box<str>, Arc<Pod>>,
+    namespaces: HashMap<Box<str>, Namespace>,
+}
+
+impl Cluster {
+    pub fn new(limit: usize) -> Self {
+        Self { limit, pods: HashMap::new(), by_hash: HashMap::new(), namespaces: HashMap::new() }
+    }
+
+    /// Takes over a change; how many pods and namespaces found no room.
+    pub fn change(&mut self, change: ClusterChange) -> usize {
+        if change.complete {
+            self.pods.clear();
+            self.by_hash.clear();
+            self.namespaces.clear();
+        }
+        for uid in &change.pods_gone {
+            self.forget(uid);
+        }
+        for name in &change.namespaces_gone {
+            self.namespaces.remove(name);
+        }
+        let mut left = 0;
+        for pod in change.pods {
+            self.forget(&pod.uid);
+            if self.pods.len() >= self.limit {
+                left += 1;
+                continue;
+            }
+            let pod = Arc::new(pod);
+            if !pod.config_hash.is_empty() {
+                self.by_hash.insert(pod.config_hash.clone(), Arc::clone(&pod));
+            }
+            self.pods.insert(pod.uid.clone(), pod);
+        }
+        for namespace in change.namespaces {
+            if self.namespaces.len() >= self.limit && !self.namespaces.contains_key(&namespace.name) {
+                left += 1;
+                continue;
+            }
+            self.namespaces.insert(namespace.name.clone(), namespace);
+        }
+        left
+    }
+
+    fn forget(&mut self, uid: &str) {
+        // A static pod that was replaced may have the same hash: only its own entry goes.
+        if let Some(pod) = self.pods.remove(uid)
+            && self.by_hash.get(&pod.config_hash).is_some_and(|other| other.uid == pod.uid)
+        {
+            self.by_hash.remove(&pod.config_hash);
+        }
+    }
+
+    /// The pod that the runtime speaks of.
+    pub fn pod(&self, facts: &PodFacts) -> Option<&Pod> {
+        self.pods.get(&facts.uid).or_else(|| self.by_hash.get(&facts.uid)).map(|pod| &**pod)
+    }
+
+    /// A namespace by its name.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str, hash: &str) -> Pod {
+        Pod { uid: uid.into(), config_hash: hash.into(), ..Pod::default() }
+    }
+
+    fn facts(uid: &str) -> PodFacts {
+        PodFacts { uid: uid.into(), ..PodFacts::default() }
+    }
+
+    #[test]
+    fn static_pods_are_found_by_what_the_runtime_calls_their_uid() {
+        let mut cluster = Cluster::new(10);
+        cluster.change(ClusterChange { pods: vec![pod("a", ""), pod("b", "hash")], ..ClusterChange::default() });
+        assert_eq!(cluster.pod(&facts("hash")).map(|pod| &*pod.uid), Some("b"));
+        assert_eq!(cluster.pod(&facts("a")).map(|pod| &*pod.uid), Some("a"));
+        // The mirror pod was made anew before the old one was reported gone.
+        cluster.change(ClusterChange { pods: vec![pod("c", "hash")], ..ClusterChange::default() });
+        cluster.change(ClusterChange { pods_gone: vec!["b".into()], ..ClusterChange::default() });
+        assert_eq!(cluster.pod(&facts("hash")).map(|pod| &*pod.uid), Some("c"));
+    }
+
+    #[test]
+    fn a_complete_change_forgets_the_rest_and_tables_are_bounded() {
+        let mut cluster = Cluster::new(2);
+        let pods = |names: &[&str]| names.iter().map(|name| pod(name, "")).collect();
+        assert_eq!(cluster.change(ClusterChange { pods: pods(&["a", "b", "c"]), ..ClusterChange::default() }), 1);
+        assert_eq!(cluster.change(ClusterChange { complete: true, pods: pods(&["c"]), ..ClusterChange::default() }), 0);
+        assert!(cluster.pod(&facts("a")).is_none() && cluster.pod(&facts("c")).is_some());
+    }
+}
