@@ -2,6 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cluster;
+pub mod health;
 pub mod leader;
+pub mod metrics;
 pub mod names;
+pub mod sensors;
 pub mod tls;
+pub mod write;

@@ -1,0 +1,393 @@
+//! Pods and namespaces, as far as sensors and Events need them.
+//!
+//! A sensor learns about the pods of its own node and about all namespaces. What it is to be told is kept as a set of
+//! names, not as a queue of changes: a sensor that is slow gets the latest state once, and no memory grows for it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::ResourceExt;
+use link::proto;
+use tokio::sync::Notify;
+
+/// Annotation of a mirror pod: what the container runtime calls the pod's uid.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// Annotation that only mirror pods bear.
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// Label with the suffix that a Deployment's ReplicaSet has behind the Deployment's name.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// One pod.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PodEntry {
+    uid: Box<str>,
+    namespace: Box<str>,
+    name: Box<str>,
+    node: Box<str>,
+    labels: BTreeMap<String, String>,
+    owners: Vec<(Box<str>, Box<str>)>,
+    config_hash: Option<Box<str>>,
+    ip: Box<str>,
+    service_account: Box<str>,
+    /// Neither ending nor ended.
+    alive: bool,
+}
+
+impl PodEntry {
+    /// What matters of a pod; none before it has a node.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let spec = pod.spec.as_ref()?;
+        let status = pod.status.as_ref();
+        let labels = pod.labels();
+        let mut owners: Vec<(Box<str>, Box<str>)> = pod
+            .owner_references()
+            .iter()
+            .filter(|owner| owner.controller == Some(true))
+            .map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into()))
+            .collect();
+        // A Deployment's name is in that of its ReplicaSet, in front of the hash: no need to follow ReplicaSets.
+        let deployment = owners.iter().find(|(kind, _)| &**kind == "ReplicaSet").and_then(|(_, name)| {
+            name.strip_suffix(labels.get(TEMPLATE_HASH)?.as_str())?.strip_suffix('-').map(Box::from)
+        });
+        owners.extend(deployment.map(|name| ("Deployment".into(), name)));
+        let annotation = |name: &str| pod.annotations().get(name).map(|value| value.as_str().into());
+        let phase = status.and_then(|status| status.phase.as_deref());
+        Some(Self {
+            uid: pod.metadata.uid.as_deref()?.into(),
+            namespace: pod.metadata.namespace.as_deref()?.into(),
+            name: pod.metadata.name.as_deref()?.into(),
+            node: spec.node_name.as_deref()?.into(),
+            labels: labels.clone(),
+            owners,
+            config_hash: annotation(CONFIG_MIRROR).and(annotation(CONFIG_HASH)),
+            ip: status.and_then(|status| status.pod_ip.as_deref()).unwrap_or_default().into(),
+            service_account: spec.service_account_name.as_deref().unwrap_or_default().into(),
+            alive: pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded")),
+        })
+    }
+
+    fn fact(&self) -> proto::PodFact {
+        proto::PodFact {
+            uid: self.uid.to_string(),
+            namespace: self.namespace.to_string(),
+            name: self.name.to_string(),
+            labels: self.labels.clone().into_iter().collect(),
+            owners: self
+                .owners
+                .iter()
+                .map(|(kind, name)| proto::Owner { kind: kind.to_string(), name: name.to_string() })
+                .collect(),
+            config_hash: self.config_hash.as_deref().unwrap_or_default().to_owned(),
+            ip: self.ip.to_string(),
+        }
+    }
+}
+
+/// All pods that have a node, and all namespaces.
+#[derive(Debug, Default, Clone)]
+pub struct Pods(Arc<Mutex<Tables>>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    pods: HashMap<Box<str>, Arc<PodEntry>>,
+    by_node: HashMap<Box<str>, HashSet<Box<str>>>,
+    /// By namespace and name: what Events regard.
+    by_name: HashMap<(Box<str>, Box<str>), Box<str>>,
+    namespaces: BTreeMap<Box<str>, BTreeMap<String, String>>,
+    subscribers: HashMap<Box<str>, Vec<Weak<Mailbox>>>,
+}
+
+/// What one sensor has not been told yet.
+#[derive(Debug, Default)]
+struct Mailbox {
+    pending: Mutex<Pending>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// Everything, instead of what is named below.
+    complete: bool,
+    pods: HashSet<Box<str>>,
+    namespaces: HashSet<Box<str>>,
+}
+
+/// The pods of one node, as they change.
+#[derive(Debug)]
+pub struct Subscription {
+    node: Box<str>,
+    mailbox: Arc<Mailbox>,
+    tables: Pods,
+}
+
+impl Pods {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a new or changed pod.
+    pub fn set(&self, pod: &Pod) {
+        let Some(entry) = PodEntry::of(pod) else { return };
+        let mut tables = self.lock();
+        if tables.pods.get(&entry.uid).is_some_and(|known| **known == entry) {
+            return;
+        }
+        let (uid, node) = (entry.uid.clone(), entry.node.clone());
+        tables.by_node.entry(node.clone()).or_default().insert(uid.clone());
+        tables.by_name.insert((entry.namespace.clone(), entry.name.clone()), uid.clone());
+        tables.pods.insert(uid.clone(), Arc::new(entry));
+        tables.tell(&node, |pending| _ = pending.pods.insert(uid.clone()));
+    }
+
+    /// Forgets a pod.
+    pub fn remove(&self, uid: &str) {
+        let mut tables = self.lock();
+        let Some(entry) = tables.pods.remove(uid) else { return };
+        if let Some(uids) = tables.by_node.get_mut(&entry.node) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                tables.by_node.remove(&entry.node);
+            }
+        }
+        let name = (entry.namespace.clone(), entry.name.clone());
+        if tables.by_name.get(&name).is_some_and(|other| &**other == uid) {
+            tables.by_name.remove(&name);
+        }
+        tables.tell(&entry.node, |pending| _ = pending.pods.insert(uid.into()));
+    }
+
+    /// Forgets every pod that is not among these: the end of a fresh list.
+    pub fn retain(&self, uids: &HashSet<Box<str>>) {
+        let gone: Vec<_> = self.lock().pods.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+        gone.iter().for_each(|uid| self.remove(uid));
+    }
+
+    /// Takes in a new or changed namespace.
+    pub fn set_namespace(&self, namespace: &Namespace) {
+        let name: Box<str> = namespace.name_any().into();
+        let labels = namespace.labels().clone();
+        let mut tables = self.lock();
+        if tables.namespaces.get(&name) != Some(&labels) {
+            tables.namespaces.insert(name.clone(), labels);
+            tables.tell_all(|pending| _ = pending.namespaces.insert(name.clone()));
+        }
+    }
+
+    /// Forgets a namespace.
+    pub fn remove_namespace(&self, name: &str) {
+        let mut tables = self.lock();
+        if tables.namespaces.remove(name).is_some() {
+            tables.tell_all(|pending| _ = pending.namespaces.insert(name.into()));
+        }
+    }
+
+    /// Forgets every namespace that is not among these.
+    pub fn retain_namespaces(&self, names: &HashSet<Box<str>>) {
+        let gone: Vec<_> = self.lock().namespaces.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.remove_namespace(name));
+    }
+
+    /// Follows the pods of a node, beginning with all of them.
+    pub fn subscribe(&self, node: &str) -> Subscription {
+        let mailbox = Arc::new(Mailbox::default());
+        mailbox.lock().complete = true;
+        mailbox.arrived.notify_one();
+        self.lock().subscribers.entry(node.into()).or_default().push(Arc::downgrade(&mailbox));
+        Subscription { node: node.into(), mailbox, tables: self.clone() }
+    }
+
+    /// The uid that the API server knows a pod by: of a static pod, that of its mirror. None when there is no such pod.
+    pub fn api_uid(&self, namespace: &str, name: &str, runtime_uid: &str) -> Option<String> {
+        let tables = self.lock();
+        if tables.pods.contains_key(runtime_uid) {
+            return Some(runtime_uid.to_owned());
+        }
+        let uid = tables.by_name.get(&(namespace.into(), name.into()))?;
+        let entry = tables.pods.get(uid)?;
+        (entry.config_hash.as_deref() == Some(runtime_uid)).then(|| uid.to_string())
+    }
+
+    /// Nodes with a living pod of this service account.
+    pub fn nodes_of(&self, namespace: &str, service_account: &str) -> HashSet<Box<str>> {
+        let tables = self.lock();
+        let ours = |pod: &&Arc<PodEntry>| {
+            pod.alive && &*pod.namespace == namespace && &*pod.service_account == service_account
+        };
+        tables.pods.values().filter(ours).map(|pod| pod.node.clone()).collect()
+    }
+
+    /// The node that a pod runs on, if its uid is this.
+    pub fn node_of(&self, uid: &str) -> Option<Box<str>> {
+        self.lock().pods.get(uid).map(|pod| pod.node.clone())
+    }
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn tell(&mut self, node: &str, note: impl Fn(&mut Pending)) {
+        let Some(subscribers) = self.subscribers.get_mut(node) else { return };
+        subscribers.retain(|mailbox| post(mailbox, &note));
+        if subscribers.is_empty() {
+            self.subscribers.remove(node);
+        }
+    }
+
+    fn tell_all(&mut self, note: impl Fn(&mut Pending)) {
+        self.subscribers.retain(|_, subscribers| {
+            subscribers.retain(|mailbox| post(mailbox, &note));
+            !subscribers.is_empty()
+        });
+    }
+}
+
+/// Leaves a note; whether anyone still reads them.
+fn post(mailbox: &Weak<Mailbox>, note: &impl Fn(&mut Pending)) -> bool {
+    let Some(mailbox) = mailbox.upgrade() else { return false };
+    note(&mut mailbox.lock());
+    mailbox.arrived.notify_one();
+    true
+}
+
+impl Subscription {
+    /// Waits until there is something to tell, and takes it.
+    pub async fn next(&self) -> proto::PodFacts {
+        loop {
+            self.mailbox.arrived.notified().await;
+            if let Some(facts) = self.take() {
+                return facts;
+            }
+        }
+    }
+
+    fn take(&self) -> Option<proto::PodFacts> {
+        // The tables first, as everyone does who posts.
+        let tables = self.tables.lock();
+        let pending = std::mem::take(&mut *self.mailbox.lock());
+        if pending.complete {
+            let uids = tables.by_node.get(&self.node);
+            let pods = uids.into_iter().flatten().filter_map(|uid| Some(tables.pods.get(uid)?.fact()));
+            return Some(proto::PodFacts {
+                complete: true,
+                pods: pods.collect(),
+                namespaces: tables.namespaces.iter().map(|(name, labels)| namespace(name, labels)).collect(),
+                ..proto::PodFacts::default()
+            });
+        }
+        if pending.pods.is_empty() && pending.namespaces.is_empty() {
+            return None;
+        }
+        let mut facts = proto::PodFacts::default();
+        for uid in &pending.pods {
+            match tables.pods.get(uid) {
+                Some(pod) => facts.pods.push(pod.fact()),
+                None => facts.pods_gone.push(uid.to_string()),
+            }
+        }
+        for name in &pending.namespaces {
+            match tables.namespaces.get(name) {
+                Some(labels) => facts.namespaces.push(namespace(name, labels)),
+                None => facts.namespaces_gone.push(name.to_string()),
+            }
+        }
+        Some(facts)
+    }
+}
+
+fn namespace(name: &str, labels: &BTreeMap<String, String>) -> proto::NamespaceFact {
+    proto::NamespaceFact { name: name.to_owned(), labels: labels.clone().into_iter().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str, name: &str, node: &str, more: serde_json::Value) -> Pod {
+        let mut object = json!({
+            "metadata": {"namespace": "shop", "name": name, "uid": uid},
+            "spec": {"nodeName": node, "containers": [], "serviceAccountName": "default"},
+        });
+        if let (Some(metadata), Some(more)) = (object["metadata"].as_object_mut(), more.as_object()) {
+            metadata.extend(more.clone());
+        }
+        serde_json::from_value(object).expect("a pod")
+    }
+
+    fn plain(uid: &str, name: &str, node: &str) -> Pod {
+        pod(uid, name, node, json!({}))
+    }
+
+    #[test]
+    fn a_sensor_is_told_of_the_pods_of_its_own_node() {
+        let pods = Pods::default();
+        pods.set(&plain("u1", "one", "a"));
+        pods.set(&plain("u2", "two", "b"));
+        let facts = pods.subscribe("a").take().expect("everything");
+        assert!(facts.complete);
+        assert_eq!(facts.pods.iter().map(|pod| pod.uid.as_str()).collect::<Vec<_>>(), ["u1"]);
+    }
+
+    #[test]
+    fn what_changes_is_told_once_and_in_its_last_state() {
+        let pods = Pods::default();
+        let a = pods.subscribe("a");
+        assert!(a.take().is_some_and(|facts| facts.complete));
+        pods.set(&plain("u1", "one", "a"));
+        pods.set(&plain("u2", "two", "a"));
+        pods.set(&plain("u3", "three", "b"));
+        pods.remove("u2");
+        let facts = a.take().expect("changes");
+        assert_eq!(facts.pods.len(), 1);
+        assert_eq!(facts.pods_gone, ["u2"]);
+        assert_eq!(a.take(), None);
+        pods.set(&plain("u1", "one", "a"));
+        assert_eq!(a.take(), None, "the same again is no change");
+    }
+
+    #[test]
+    fn the_deployment_is_read_from_the_replica_set() {
+        let more = json!({
+            "labels": {"pod-template-hash": "5d7f"},
+            "ownerReferences": [
+                {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "checkout-5d7f", "uid": "x", "controller": true},
+            ],
+        });
+        let pods = Pods::default();
+        pods.set(&pod("u1", "checkout-5d7f-abc", "a", more));
+        let facts = pods.subscribe("a").take().expect("everything");
+        let owners: Vec<_> =
+            facts.pods.iter().flat_map(|pod| &pod.owners).map(|owner| format!("{}/{}", owner.kind, owner.name)).collect();
+        assert_eq!(owners, ["ReplicaSet/checkout-5d7f", "Deployment/checkout"]);
+    }
+
+    #[test]
+    fn a_static_pod_is_found_by_the_uid_that_the_runtime_knows() {
+        let more = json!({"annotations": {CONFIG_MIRROR: "h4sh", CONFIG_HASH: "h4sh"}});
+        let pods = Pods::default();
+        pods.set(&pod("api", "etcd-a", "a", more));
+        assert_eq!(pods.api_uid("shop", "etcd-a", "h4sh").as_deref(), Some("api"));
+        assert_eq!(pods.api_uid("shop", "etcd-a", "api").as_deref(), Some("api"));
+        assert_eq!(pods.api_uid("shop", "etcd-a", "other"), None, "an earlier pod of the same name");
+    }
+
+    #[test]
+    fn namespaces_are_told_to_every_sensor() {
+        let pods = Pods::default();
+        let a = pods.subscribe("a");
+        a.take();
+        let namespace = json!({"metadata": {"name": "shop", "labels": {"team": "web"}}});
+        pods.set_namespace(&serde_json::from_value(namespace).expect("a namespace"));
+        assert_eq!(a.take().map(|facts| facts.namespaces.len()), Some(1));
+        pods.remove_namespace("shop");
+        assert_eq!(a.take().map(|facts| facts.namespaces_gone), Some(vec!["shop".to_owned()]));
+    }
+}

@@ -1,0 +1,71 @@
+//! `/healthz`, `/readyz` and `/metrics`, over plain HTTP for the kubelet and Prometheus.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus_client::registry::Registry;
+
+use crate::tls::Certificates;
+
+/// What readiness depends on.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    /// Everything has been listed once.
+    pub synced: Arc<AtomicBool>,
+    /// There is a certificate to show.
+    pub certificates: Certificates,
+}
+
+#[derive(Clone)]
+struct Served {
+    readiness: Readiness,
+    registry: Arc<Registry>,
+}
+
+/// Serves until the program ends.
+///
+/// # Errors
+/// When the address cannot be used.
+pub async fn serve(address: SocketAddr, readiness: Readiness, registry: Registry) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let served = Served { readiness, registry: Arc::new(registry) };
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(served);
+    axum::serve(listener, router).await
+}
+
+async fn ready(State(served): State<Served>) -> (StatusCode, &'static str) {
+    if !served.readiness.synced.load(Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not been listed yet\n");
+    }
+    if !served.readiness.certificates.ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "there are no certificates yet\n");
+    }
+    (StatusCode::OK, "ok\n")
+}
+
+async fn metrics(State(served): State<Served>) -> impl IntoResponse {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &served.registry) {
+        Ok(()) => {
+            let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, content)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
