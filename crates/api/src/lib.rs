@@ -10,6 +10,7 @@ pub mod condition;
 pub mod crd;
 mod docs;
 pub mod falco;
+pub mod kstatus;
 pub mod manifest;
 mod names;
 pub mod problem;
