@@ -101,11 +101,12 @@ impl Node {
         self.ip(&["route", "add", "default", "via", &link.host()])?;
         // To us a pod has its node's address: we know no way to pods.
         let rules = format!(
-            "table ip gyrfalcon-e2e {{ chain postrouting {{ type nat hook postrouting priority srcnat; \
-             ip saddr {PODS} oifname eth0 masquerade; }} }}"
+            "add table ip node\n\
+             add chain ip node postrouting {{ type nat hook postrouting priority srcnat; }}\n\
+             add rule ip node postrouting ip saddr {PODS} oifname eth0 masquerade\n"
         );
         kubectl::run(self.command("sh")?.args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]), None)?.success()?;
-        kubectl::run(self.command("nft")?.arg(rules), None)?.success()?;
+        kubectl::run(self.command("nft")?.args(["--file", "-"]), Some(&rules))?.success()?;
         Ok(())
     }
 
