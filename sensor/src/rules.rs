@@ -85,6 +85,8 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
                     match manifest.resource.spec() {
                         Spec::Rules(_) => resources.push(RuleResource { path: &file.path, text, manifest }),
                         Spec::Sink(_) => sinks.extend(sink(&file.path, manifest, &mut messages)),
+                        // Settings and reports of a cluster.
+                        Spec::Config(_) | Spec::Node => {}
                     }
                 }
             }
@@ -94,7 +96,7 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
 
     resources.sort_by_cached_key(|resource| match resource.manifest.resource.spec() {
         Spec::Rules(spec) => Some(load_key(&resource.manifest.id(), spec)),
-        Spec::Sink(_) => None,
+        Spec::Sink(_) | Spec::Config(_) | Spec::Node => None,
     });
     let mut sources = HashMap::new();
     let mut specs = Specs::new();
@@ -106,6 +108,14 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
             (true, Some(before)) => before,
             (true, None) => continue,
         };
+        if spec.config_map_ref.is_some() {
+            let place = resource.manifest.place(&api::problem::Path::default().key("spec").key("configMapRef"));
+            let (path, line, column) = (resource.path.display(), place.line, place.column);
+            let text = format!(
+                "error: {path}:{line}:{column}: {id}: spec.configMapRef: there is no cluster to read it from; write its text in spec.rules\n"
+            );
+            messages.push(Message { error: true, text });
+        }
         specs.insert(id.clone(), spec.clone());
         for (part, text) in rules_texts(&id, spec).into_iter().enumerate() {
             let source = format!("{}: {id} {part}", resource.path.display());

@@ -23,8 +23,18 @@ words! {
         Accepted,
         /// The nodes run what was accepted.
         Programmed,
+        /// What the tests of the resource came to.
+        TestsPassed,
+        /// More alerts than there may be Events: some are only summed up. Present only while true, and no mistake of
+        /// the resource.
+        AlertStorm,
         /// The last alert reached its destination.
         Delivering,
+        /// The test alert that the annotation `gyrfalcon.dev/test` asked for reached its destination. Present once
+        /// one was asked for.
+        TestDelivered,
+        /// Something works less well than it should: events are lost, or sensors do not run what they should.
+        Degraded,
     }
 }
 
@@ -37,8 +47,16 @@ words! {
         PartiallyLoaded,
         /// The change is on its way.
         Progressing,
+        /// The change reaches the nodes step by step, as `spec.rollout` asks.
+        RollingOut,
+        /// The change did harm and was undone; nodes run what they ran before.
+        RolledBack,
         /// No node is targeted, so there is nothing to run.
         NoNodes,
+        /// A node refused the rules, or cannot run any.
+        LoadFailed,
+        /// A node has not said that it runs the current bundle.
+        NotAcknowledged,
         /// `spec.suspend` is true, or `spec.mode` is `Off`.
         Suspended,
         /// The resource contains no mistake.
@@ -51,22 +69,52 @@ words! {
         UnknownField,
         /// An older resource defines a rule of the same name.
         NameConflict,
-        /// An override or append names something that is not defined.
+        /// An override, append or exception names something that is not defined, or that belongs to someone else.
         UnresolvedOverride,
         /// The rules require an engine version that this one does not offer.
         EngineVersion,
         /// The fields of the spec contradict each other.
         InvalidSpec,
+        /// A ConfigMap that the resource names does not exist, or lacks the key.
+        RefNotFound,
+        /// What the resource names could not be read; it is tried again.
+        SourceError,
+        /// The namespace has more rules or resources than the SensorConfig allows.
+        QuotaExceeded,
+        /// All tests of the resource pass.
+        TestsPassed,
+        /// A test of the resource fails.
+        TestsFailed,
+        /// The resource has no tests.
+        NoTests,
+        /// Alerts come faster than the budget of Events allows.
+        BudgetExceeded,
         /// The destination took the alert.
         Delivered,
+        /// There has been no alert yet.
+        NoAlerts,
         /// The destination did not answer.
         Unreachable,
         /// The destination refused the alert for good.
         Refused,
+        /// The destination does not accept our credentials.
+        AuthFailed,
         /// The destination asks for fewer alerts.
         RateLimited,
         /// A file could not be opened or written.
         WriteFailed,
+        /// A Secret that the resource names does not exist, or lacks the key.
+        SecretNotFound,
+        /// What the resource asks for exists only outside of a cluster.
+        Unsupported,
+        /// Every sensor is connected and runs the current bundle.
+        AllSensorsReady,
+        /// Some sensors are not connected, or do not run the current bundle.
+        SensorsNotReady,
+        /// Nothing is lost, and every connected sensor runs what it should.
+        Healthy,
+        /// Sensors lose events.
+        DropsHigh,
     }
 }
 

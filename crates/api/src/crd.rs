@@ -11,6 +11,8 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
+    config::SensorConfig,
+    node::SensorNode,
     resource::Kind,
     rule::{ClusterFalcoRule, FalcoRule},
     sink::{AlertSink, ClusterAlertSink},
@@ -31,6 +33,8 @@ pub fn crd(kind: Kind) -> CustomResourceDefinition {
         Kind::ClusterFalcoRule => ClusterFalcoRule::crd(),
         Kind::AlertSink => AlertSink::crd(),
         Kind::ClusterAlertSink => ClusterAlertSink::crd(),
+        Kind::SensorConfig => SensorConfig::crd(),
+        Kind::SensorNode => SensorNode::crd(),
     };
     for version in &mut crd.spec.versions {
         if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
@@ -65,17 +69,46 @@ fn finish(kind: Kind, root: &mut JSONSchemaProps) {
         let schema = JSONSchemaProps { type_: Some(type_.into()), ..JSONSchemaProps::default() };
         properties.insert(name.into(), schema);
     }
-    if kind == Kind::FalcoRule
-        && let Some(spec) = properties.get_mut("spec").and_then(|spec| spec.properties.as_mut())
-    {
-        // A namespace has no say in the order of the cluster's rules.
-        spec.remove("order");
-    }
     if let Some(spec) = properties.get_mut("spec") {
         spec.description = Some("What is wanted.".into());
+        match kind {
+            // A namespace has no say in the cluster: in the order of its rules, in what is on nodes, in others'
+            // namespaces.
+            Kind::FalcoRule => {
+                for field in ["order", "nodeSelector", "namespaceSelector", "includeHost"] {
+                    remove(spec, &[field]);
+                }
+                remove(spec, &["configMapRef", "namespace"]);
+            }
+            Kind::ClusterFalcoRule => {
+                if let Some(reference) = property(spec, &["configMapRef"]) {
+                    reference.required.get_or_insert_default().push("namespace".into());
+                }
+            }
+            Kind::AlertSink => remove(spec, &["match", "namespaces"]),
+            Kind::ClusterAlertSink | Kind::SensorConfig => {}
+            Kind::SensorNode => {
+                spec.description = Some("Empty: there is nothing to want of a report.".into());
+                spec.max_properties = Some(0);
+            }
+        }
     }
     if let Some(status) = properties.get_mut("status") {
-        status.default = Some(JSON(json!({ "observedGeneration": -1 })));
+        let observed = status.properties.as_ref().is_some_and(|fields| fields.contains_key("observedGeneration"));
+        status.default = observed.then(|| JSON(json!({ "observedGeneration": -1 })));
+    }
+}
+
+/// The schema of a field inside of another.
+fn property<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mut JSONSchemaProps> {
+    path.iter().try_fold(schema, |schema, name| schema.properties.as_mut()?.get_mut(*name))
+}
+
+/// Takes a field out of a schema.
+fn remove(schema: &mut JSONSchemaProps, path: &[&str]) {
+    let Some((name, parents)) = path.split_last() else { return };
+    if let Some(fields) = property(schema, parents).and_then(|parent| parent.properties.as_mut()) {
+        fields.remove(*name);
     }
 }
 
@@ -83,8 +116,8 @@ fn finish(kind: Kind, root: &mut JSONSchemaProps) {
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.default = None;
     schema.nullable = None;
-    // Formats such as uint32 are unknown to Kubernetes; the bounds say as much.
-    schema.format = schema.format.take().filter(|format| !format.starts_with("uint"));
+    // Formats such as uint32 are unknown to Kubernetes, and double says nothing; the bounds say as much.
+    schema.format = schema.format.take().filter(|format| !format.starts_with("uint") && format != "double");
     schema.description = schema.description.take().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
         tidy(property);

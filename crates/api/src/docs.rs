@@ -113,6 +113,10 @@ fn type_of(schema: &JSONSchemaProps) -> String {
             (Some(min), None) => format!("number, from {min}"),
             (None, _) => "number".into(),
         },
+        Some("number") => match (schema.minimum, schema.maximum) {
+            (Some(min), Some(max)) => format!("number or fraction, {min} to {max}"),
+            (_, _) => "number or fraction".into(),
+        },
         Some(_) | None => "anything".into(),
     }
 }

@@ -9,7 +9,7 @@ use std::{borrow::Cow, collections::BTreeMap, fmt::Write};
 use crate::{
     problem::Path,
     resource::ResourceId,
-    rule::{ExceptionSpec, FalcoRuleSpec, ListSpec, MacroSpec, Override, RuleSpec},
+    rule::{ExceptionSpec, FalcoRuleSpec, ListSpec, MacroSpec, Override, RuleException, RuleSpec},
     scalar::{Cell, Scalar},
 };
 
@@ -61,10 +61,12 @@ impl RulesText<'_> {
     }
 }
 
-/// The rules files that stand for a spec, to be loaded one after the other: what it defines, then what it disables.
+/// The rules files that stand for a spec, to be loaded one after the other: what it defines, the exceptions that it
+/// adds, what it disables.
 ///
-/// `mode`, `suspend`, `order` and `minimumPriority` are about all of them and left to the caller. `id` names the rule
-/// of `spec.rule` where it has no name of its own.
+/// What has no form as text is left to the caller: `mode`, `suspend`, `order`, `minimumPriority`, `tagsInclude`,
+/// `tagsExclude`, the selectors, `throttle`. So is `configMapRef`: its text is put into `rules` by whoever can read
+/// it. `id` names the rule of `spec.rule` where it has no name of its own.
 pub fn rules_texts<'a>(id: &ResourceId, spec: &'a FalcoRuleSpec) -> Vec<RulesText<'a>> {
     let path = Path::default().key("spec");
     let mut texts = Vec::new();
@@ -87,6 +89,11 @@ pub fn rules_texts<'a>(id: &ResourceId, spec: &'a FalcoRuleSpec) -> Vec<RulesTex
         if let Some(list) = &item.list {
             writer.list(list, &item.name, &path.key("list"));
         }
+    }
+    texts.extend(writer.finish());
+    let mut writer = Writer::default();
+    for (at, exception) in spec.exceptions.iter().enumerate() {
+        writer.added_exception(exception, &path.key("exceptions").index(at));
     }
     texts.extend(writer.finish());
     let mut writer = Writer::default();
@@ -133,7 +140,8 @@ impl Writer {
             self.raw("  exceptions:", &path.key("exceptions"));
         }
         for (at, exception) in rule.exceptions.iter().enumerate() {
-            self.exception(exception, &path.key("exceptions").index(at));
+            let ExceptionSpec { name, fields, comps, values } = exception;
+            self.exception(name, (fields, comps, values), &path.key("exceptions").index(at));
         }
         self.flag("  warn_evttypes", rule.warn_evttypes, &path.key("warn_evttypes"));
         let key = "skip-if-unknown-filter";
@@ -141,18 +149,28 @@ impl Writer {
         self.override_(rule.override_.as_ref(), path);
     }
 
-    fn exception(&mut self, exception: &ExceptionSpec, path: &Path) {
-        self.raw(&format!("  - name: {}", quoted(&exception.name)), &path.key("name"));
-        if !exception.fields.is_empty() {
-            self.raw(&format!("    fields: [{}]", join(&exception.fields, |field| quoted(field))), &path.key("fields"));
+    /// An exception of `spec.exceptions`: a change to a rule that is there.
+    fn added_exception(&mut self, exception: &RuleException, path: &Path) {
+        let RuleException { rule, name, fields, comps, values } = exception;
+        self.word("- rule", rule, &path.key("rule"));
+        self.raw("  exceptions:", path);
+        self.exception(name, (fields, comps, values), path);
+        self.raw("  override: {exceptions: append}", path);
+    }
+
+    fn exception(&mut self, name: &str, parts: (&[String], &[String], &[Vec<Cell>]), path: &Path) {
+        let (fields, comps, values) = parts;
+        self.raw(&format!("  - name: {}", quoted(name)), &path.key("name"));
+        if !fields.is_empty() {
+            self.raw(&format!("    fields: [{}]", join(fields, |field| quoted(field))), &path.key("fields"));
         }
-        if !exception.comps.is_empty() {
-            self.raw(&format!("    comps: [{}]", join(&exception.comps, |comp| quoted(comp))), &path.key("comps"));
+        if !comps.is_empty() {
+            self.raw(&format!("    comps: [{}]", join(comps, |comp| quoted(comp))), &path.key("comps"));
         }
-        if !exception.values.is_empty() {
+        if !values.is_empty() {
             self.raw("    values:", &path.key("values"));
         }
-        for (at, row) in exception.values.iter().enumerate() {
+        for (at, row) in values.iter().enumerate() {
             self.raw(&format!("    - [{}]", join(row, cell)), &path.key("values").index(at));
         }
     }
@@ -310,6 +328,10 @@ mod tests {
                     "skip-if-unknown-filter": true,
                 } },
             ],
+            "exceptions": [
+                { "rule": "A shell", "name": "jobs", "fields": ["proc.pname"], "values": [["cron"]] },
+                { "rule": "A shell", "name": "e", "values": [["d"]] },
+            ],
             "disable": ["Other"],
         }));
         let texts: Vec<String> = texts(&spec).into_iter().map(|text| text.text.into_owned()).collect();
@@ -344,6 +366,20 @@ mod tests {
                 - [["b", 1]]
                 - ["c"]
               skip-if-unknown-filter: true
+            -- next file --
+            - rule: "A shell"
+              exceptions:
+              - name: "jobs"
+                fields: ["proc.pname"]
+                values:
+                - ["cron"]
+              override: {exceptions: append}
+            - rule: "A shell"
+              exceptions:
+              - name: "e"
+                values:
+                - ["d"]
+              override: {exceptions: append}
             -- next file --
             - rule: "Other"
               enabled: false

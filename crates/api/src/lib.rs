@@ -5,19 +5,24 @@
 //! loader reads, [`generated`] turns the types into CustomResourceDefinitions and their reference.
 #![forbid(unsafe_code)]
 
-mod check;
+pub mod check;
 pub mod condition;
+pub mod config;
 pub mod crd;
 mod docs;
 pub mod falco;
 pub mod kstatus;
+pub mod labels;
 pub mod manifest;
 mod names;
+pub mod node;
 pub mod problem;
 pub mod resource;
 pub mod rule;
 pub mod scalar;
 mod schema;
+pub mod secret;
+pub mod selector;
 pub mod sink;
 mod yaml;
 

@@ -186,16 +186,19 @@ fn read_document(document: Node, file: &mut ManifestFile, lists: bool) {
         return;
     };
     let before = file.problems.len();
-    check_metadata(&document, &mut file.problems);
+    check_metadata(kind, &document, &mut file.problems);
     if let Some(schema) = SCHEMAS.get(&kind) {
         schema::check(schema, &document, &Path::default(), &mut file.problems);
+    }
+    if let Some(problems) = file.problems.get_mut(before..) {
+        explain_cluster_only(kind, &document, problems);
     }
     if file.problems.len() > before {
         return;
     }
     match resource(kind, &document) {
         Ok(resource) => {
-            for (path, message) in check::check(resource.spec()) {
+            for (path, message) in check::check(&resource) {
                 let (kind, place) = (ProblemKind::Contradiction, nearest_node(&document, &path).0.place);
                 file.problems.push(Problem { kind, place, path, message: message.into(), help: None });
             }
@@ -204,6 +207,21 @@ fn read_document(document: Node, file: &mut ManifestFile, lists: bool) {
             }
         }
         Err(problem) => file.problems.push(problem),
+    }
+}
+
+/// Says so where a field is unknown only because the kind is the namespaced one of two.
+fn explain_cluster_only(kind: Kind, document: &Node, problems: &mut [Problem]) {
+    let unknown = |problem: &Problem| problem.kind == ProblemKind::UnknownField;
+    let Some(twin) = kind.cluster_wide().filter(|_| problems.iter().any(unknown)) else { return };
+    let Some(schema) = SCHEMAS.get(&twin) else { return };
+    let mut of_twin = Vec::new();
+    schema::check(schema, document, &Path::default(), &mut of_twin);
+    let metadata = Path::default().key("metadata");
+    for problem in problems.iter_mut().filter(|problem| unknown(problem) && problem.path != metadata) {
+        if !of_twin.iter().any(|other| unknown(other) && other.place == problem.place) {
+            problem.help = Some(format!("only a {twin} has it"));
+        }
     }
 }
 
@@ -232,7 +250,7 @@ const METADATA_FIELDS: &[&str] = &[
 ];
 
 /// Checks what the API server asks of the metadata of all objects.
-fn check_metadata(document: &Node, problems: &mut Vec<Problem>) {
+fn check_metadata(kind: Kind, document: &Node, problems: &mut Vec<Problem>) {
     let metadata = Path::default().key("metadata");
     let Some(node) = document.get("metadata") else {
         problems.push(Problem {
@@ -257,11 +275,13 @@ fn check_metadata(document: &Node, problems: &mut Vec<Problem>) {
         }
     }
     let labels = |text: &str| text.split('.').all(is_label);
+    // A SensorNode has the name of a Node.
+    let longest = if kind == Kind::SensorNode { 253 } else { 63 };
     let mut check = |field: &str, required: bool, valid: &dyn Fn(&str) -> bool, help: &str| {
         let kind = match node.get(field).map(|value| (value, value.text())) {
             None if required => (ProblemKind::MissingField, node.place, format!("`{field}` is missing")),
             None => return,
-            Some((_, Some(text))) if text.len() <= 63 && valid(text) => return,
+            Some((_, Some(text))) if text.len() <= longest && valid(text) => return,
             Some((value, Some(_))) => (ProblemKind::InvalidValue, value.place, format!("this cannot be a {field}")),
             Some((value, None)) => (ProblemKind::WrongType, value.place, format!("a {field} is a text")),
         };
@@ -286,6 +306,8 @@ fn resource(kind: Kind, document: &Node) -> Result<Resource, Problem> {
         Kind::ClusterFalcoRule => Resource::ClusterFalcoRule(typed(document)?),
         Kind::AlertSink => Resource::AlertSink(typed(document)?),
         Kind::ClusterAlertSink => Resource::ClusterAlertSink(typed(document)?),
+        Kind::SensorConfig => Resource::SensorConfig(typed(document)?),
+        Kind::SensorNode => Resource::SensorNode(typed(document)?),
     })
 }
 
@@ -345,6 +367,8 @@ mod tests {
 
     use super::*;
 
+    /// Longer than other resources may be named: a Node can have such a name.
+    const NODE: &str = "node-0123456789-0123456789-0123456789-0123456789-0123456789.example.com";
     const HEAD: &str = "apiVersion: gyrfalcon.dev/v1alpha1\n";
 
     #[track_caller]
@@ -363,12 +387,24 @@ mod tests {
             "{HEAD}kind: FalcoRule\nmetadata: {{name: a, namespace: shop}}\nspec: {{rules: '- list: x'}}\n---\n\
              {HEAD}kind: ClusterFalcoRule\nmetadata: {{name: b}}\nspec: {{order: 3, rules: '- list: x'}}\n---\n\
              {HEAD}kind: AlertSink\nmetadata: {{name: c}}\nspec: {{stdout: {{}}}}\n---\n\
-             {HEAD}kind: ClusterAlertSink\nmetadata: {{name: d}}\nspec: {{stdout: {{format: json}}}}\n"
+             {HEAD}kind: ClusterAlertSink\nmetadata: {{name: d}}\nspec: {{stdout: {{format: json}}}}\n---\n\
+             {HEAD}kind: SensorConfig\nmetadata: {{name: default}}\nspec: {{quotas: {{perNamespaceRules: 10}}}}\n---\n\
+             {HEAD}kind: SensorNode\nmetadata: {{name: {NODE}}}\nspec: {{}}\nstatus: {{state: Ready}}\n"
         );
         let file = read(&text);
         assert_eq!(file.problems, []);
         let ids: Vec<String> = file.manifests.iter().map(|manifest| manifest.id().to_string()).collect();
-        assert_eq!(ids, ["FalcoRule/shop/a", "ClusterFalcoRule/b", "AlertSink/default/c", "ClusterAlertSink/d"]);
+        assert_eq!(
+            ids,
+            [
+                "FalcoRule/shop/a",
+                "ClusterFalcoRule/b",
+                "AlertSink/default/c",
+                "ClusterAlertSink/d",
+                "SensorConfig/default",
+                &format!("SensorNode/{NODE}")
+            ]
+        );
     }
 
     #[test]
@@ -403,13 +439,13 @@ mod tests {
         problems(
             &sink("  stdout: {}\n  timeout: 5s\n"),
             expect![[r#"
-            [Contradiction] 6:12: spec.timeout: timeout: only a webhook has one
+            [Contradiction] 6:12: spec.timeout: timeout: only webhook and slack have one
         "#]],
         );
         problems(
             &sink("  suspend: true\n"),
             expect![[r#"
-            [Contradiction] 5:3: spec: exactly one of stdout, file and webhook
+            [Contradiction] 5:3: spec: exactly one of stdout, file, webhook and slack
         "#]],
         );
     }
@@ -430,8 +466,62 @@ mod tests {
         problems(
             &format!("{HEAD}kind: FalcoRule\nmetadata: {{name: x}}\nspec: {{rules: x, order: 1}}\n"),
             expect![[r#"
-                [UnknownField] 4:18: spec: no field `order`; there are disable, items, minimumPriority, mode, rule, rules, suspend
+                [UnknownField] 4:18: spec: no field `order`; only a ClusterFalcoRule has it
             "#]],
+        );
+    }
+
+    #[test]
+    fn other_fields_of_the_cluster_are_not_either() {
+        problems(
+            &format!(
+                "{HEAD}kind: FalcoRule\nmetadata: {{name: x}}\nspec:\n  configMapRef: {{name: x, namespace: y}}\n  \
+                 nodeSelector: {{}}\n  nodeselector: {{}}\n  throttle: {{perKeys: 1, interval: 1s}}\n"
+            ),
+            expect![[r#"
+                [UnknownField] 5:27: spec.configMapRef: no field `namespace`; only a ClusterFalcoRule has it
+                [UnknownField] 6:3: spec: no field `nodeSelector`; only a ClusterFalcoRule has it
+                [UnknownField] 7:3: spec: no field `nodeselector`; did you mean `podSelector`?
+                [UnknownField] 8:14: spec.throttle: no field `perKeys`; did you mean `perKey`?
+                [MissingField] 8:13: spec.throttle: `perKey` is missing; How many alerts of one rule with equal values of `key` are sent in one `interval`
+            "#]],
+        );
+        problems(
+            &sink("  stdout: {}\n  match: {namespaces: [x]}\n"),
+            expect![[r#"
+            [UnknownField] 6:11: spec.match: no field `namespaces`; only a ClusterAlertSink has it
+        "#]],
+        );
+    }
+
+    #[test]
+    fn values_of_test_events_are_scalars() {
+        problems(
+            &format!(
+                "{HEAD}kind: FalcoRule\nmetadata: {{name: x}}\nspec:\n  rules: x\n  tests:\n  - name: t\n    events:\n    \
+                 - {{evt.type: open, evt.is_open_read: true, fd.num: 3}}\n    - {{fd.num: [3]}}\n    \
+                 expect: [{{rule: x, count: 1}}]\n"
+            ),
+            expect![[r#"
+                [InvalidValue] 10:16: spec.tests[0].events[1].fd.num: this must be a text, a whole number, or true or false
+            "#]],
+        );
+    }
+
+    #[test]
+    fn fractions_have_bounds() {
+        problems(&sink("  stdout: {}\n  rateLimit: {perSecond: 0.5}\n"), expect![[""]]);
+        problems(
+            &sink("  stdout: {}\n  rateLimit: {perSecond: 0}\n"),
+            expect![[r#"
+            [InvalidValue] 6:26: spec.rateLimit.perSecond: 0 is out of range; from 0.001 to 10000
+        "#]],
+        );
+        problems(
+            &sink("  stdout: {}\n  rateLimit: {perSecond: fast}\n"),
+            expect![[r#"
+            [WrongType] 6:26: spec.rateLimit.perSecond: this is a text; must be a number
+        "#]],
         );
     }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use crate::{
+    config::{SensorConfig, SensorConfigSpec},
     names::words,
+    node::SensorNode,
     rule::{ClusterFalcoRule, FalcoRule, FalcoRuleSpec},
     sink::{AlertSink, AlertSinkSpec, ClusterAlertSink},
 };
@@ -24,6 +26,10 @@ words! {
         AlertSink,
         /// Destination of the whole cluster's alerts.
         ClusterAlertSink,
+        /// Settings of all sensors and of the operator.
+        SensorConfig,
+        /// What the sensor of one node does.
+        SensorNode,
     }
 }
 
@@ -32,7 +38,24 @@ impl Kind {
     pub fn namespaced(self) -> bool {
         match self {
             Self::FalcoRule | Self::AlertSink => true,
-            Self::ClusterFalcoRule | Self::ClusterAlertSink => false,
+            Self::ClusterFalcoRule | Self::ClusterAlertSink | Self::SensorConfig | Self::SensorNode => false,
+        }
+    }
+
+    /// The kind with the same spec that is for the whole cluster, where there is one.
+    pub fn cluster_wide(self) -> Option<Self> {
+        match self {
+            Self::FalcoRule => Some(Self::ClusterFalcoRule),
+            Self::AlertSink => Some(Self::ClusterAlertSink),
+            Self::ClusterFalcoRule | Self::ClusterAlertSink | Self::SensorConfig | Self::SensorNode => None,
+        }
+    }
+
+    /// Whether a sensor without a cluster has a use for resources of this kind.
+    pub fn standalone(self) -> bool {
+        match self {
+            Self::FalcoRule | Self::ClusterFalcoRule | Self::AlertSink | Self::ClusterAlertSink => true,
+            Self::SensorConfig | Self::SensorNode => false,
         }
     }
 }
@@ -69,15 +92,23 @@ pub enum Resource {
     AlertSink(Box<AlertSink>),
     /// Destination of the whole cluster's alerts.
     ClusterAlertSink(Box<ClusterAlertSink>),
+    /// Settings of all sensors and of the operator.
+    SensorConfig(Box<SensorConfig>),
+    /// What the sensor of one node does.
+    SensorNode(Box<SensorNode>),
 }
 
-/// The spec of a resource, whichever of the two kinds it has.
+/// The spec of a resource, whichever kind it has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Spec<'a> {
     /// Detection rules.
     Rules(&'a FalcoRuleSpec),
     /// A destination of alerts.
     Sink(&'a AlertSinkSpec),
+    /// Settings of all sensors and of the operator.
+    Config(&'a SensorConfigSpec),
+    /// Nothing: a SensorNode is only a report.
+    Node,
 }
 
 impl Resource {
@@ -88,6 +119,8 @@ impl Resource {
             Self::ClusterFalcoRule(r) => (Kind::ClusterFalcoRule, &r.metadata),
             Self::AlertSink(r) => (Kind::AlertSink, &r.metadata),
             Self::ClusterAlertSink(r) => (Kind::ClusterAlertSink, &r.metadata),
+            Self::SensorConfig(r) => (Kind::SensorConfig, &r.metadata),
+            Self::SensorNode(r) => (Kind::SensorNode, &r.metadata),
         };
         let namespace = match kind.namespaced() {
             true => metadata.namespace.as_deref().unwrap_or("default"),
@@ -103,6 +136,8 @@ impl Resource {
             Self::ClusterFalcoRule(r) => Spec::Rules(&r.spec.0),
             Self::AlertSink(r) => Spec::Sink(&r.spec),
             Self::ClusterAlertSink(r) => Spec::Sink(&r.spec.0),
+            Self::SensorConfig(r) => Spec::Config(&r.spec),
+            Self::SensorNode(_) => Spec::Node,
         }
     }
 }

@@ -281,6 +281,46 @@ impl JsonSchema for Cell {
     }
 }
 
+/// The value of a field in a test: a text, a whole number, or true or false.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "this must be a text, a whole number, or true or false")]
+pub enum FieldValue {
+    /// True or false.
+    Bool(bool),
+    /// A number.
+    Number(i64),
+    /// Anything else, in the form that the field has in alerts.
+    Text(String),
+}
+
+impl JsonSchema for FieldValue {
+    fn schema_name() -> Cow<'static, str> {
+        "FieldValue".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    /// A structural schema has no "text, number or bool": the API server keeps what it finds, reading checks it.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A text, a whole number, or true or false.",
+            "x-kubernetes-preserve-unknown-fields": true,
+        })
+    }
+}
+
+impl fmt::Display for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Number(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use regex::Regex;
+use serde_json::Number;
 
 use crate::{
     problem::{Path, Problem, ProblemKind},
@@ -31,24 +32,28 @@ pub(crate) fn check(schema: &JSONSchemaProps, node: &Node, path: &Path, problems
         (Some("string"), NodeKind::Text(text, _)) => check_text(schema, text, node.place, path, problems),
         (Some("boolean"), NodeKind::Bool(_)) => {}
         (Some("integer"), NodeKind::Number(number)) if number.is_i64() => {
-            let value = number.as_f64().unwrap_or_default();
-            let (min, max) = (schema.minimum.unwrap_or(f64::MIN), schema.maximum.unwrap_or(f64::MAX));
-            if value < min || value > max {
-                problems.push(invalid(
-                    format!("{number} is out of range"),
-                    node.place,
-                    path,
-                    Some(format!("from {min} to {max}")),
-                ));
-            }
+            range(schema, number, node.place, path, problems);
+        }
+        (Some("number"), NodeKind::Number(number)) => {
+            range(schema, number, node.place, path, problems);
         }
         (Some("object"), _) => problems.push(wrong_type("a mapping", node, path)),
         (Some("array"), _) => problems.push(wrong_type("a list", node, path)),
         (Some("string"), _) => problems.push(wrong_type("a text", node, path)),
         (Some("boolean"), _) => problems.push(wrong_type("true or false", node, path)),
         (Some("integer"), _) => problems.push(wrong_type("a whole number", node, path)),
+        (Some("number"), _) => problems.push(wrong_type("a number", node, path)),
         // Anything goes; reading the value decides.
         (Some(_) | None, _) => {}
+    }
+}
+
+fn range(schema: &JSONSchemaProps, number: &Number, place: Place, path: &Path, problems: &mut Vec<Problem>) {
+    let value = number.as_f64().unwrap_or_default();
+    let (min, max) = (schema.minimum.unwrap_or(f64::MIN), schema.maximum.unwrap_or(f64::MAX));
+    if value < min || value > max {
+        let help = Some(format!("from {min} to {max}"));
+        problems.push(invalid(format!("{number} is out of range"), place, path, help));
     }
 }
 

@@ -1,19 +1,27 @@
 //! `AlertSink` and `ClusterAlertSink`: where alerts go.
 //!
 //! Both kinds have one spec. In a cluster the namespaced kind gets only alerts about its own namespace. The fields say
-//! what is wanted; how alerts are queued, retried and written is the crate `sinks`.
+//! what is wanted; how alerts are queued, retried and written is the crate `sinks`. Credentials are never in a spec,
+//! only the names of the Secrets that hold them: see [`crate::secret`].
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+mod status;
+mod webhook;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    status::{AlertSinkStatus, QueueStatus, SinkFailure, SinkTotals},
+    webhook::{BasicAuth, Header, HeaderAuth, Method, WebhookAuth, WebhookSink},
+};
 use crate::{
-    condition::Condition,
     scalar::{Priority, Size, Span},
+    secret::{ConfigMapKeyRef, SecretKeyRef},
 };
 
-/// A destination of alerts: exactly one of the fields `stdout`, `file` and `webhook`, and which alerts it gets.
+/// A destination of alerts: exactly one of the fields `stdout`, `file`, `webhook` and `slack`, and which alerts it
+/// gets.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -31,24 +39,26 @@ use crate::{
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Type", type_ = "string", json_path = ".status.type"),
     printcolumn(name = "Sent", type_ = "integer", json_path = ".status.counters.sent"),
-    printcolumn(name = "Dropped", type_ = "integer", json_path = ".status.counters.dropped"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counters.failed"),
     printcolumn(name = "Queue", type_ = "integer", json_path = ".status.queue.depth"),
     printcolumn(name = "Last OK", type_ = "date", json_path = ".status.lastDelivered"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Dropped", type_ = "integer", json_path = ".status.counters.dropped", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
     validation = kube::core::Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters"),
 )]
 #[x_kube(
-    validation = ("[has(self.stdout), has(self.file), has(self.webhook)].filter(x, x).size() == 1", "exactly one of stdout, file and webhook"),
-    validation = ("!has(self.timeout) || has(self.webhook)", "timeout: only a webhook has one"),
+    validation = ("[has(self.stdout), has(self.file), has(self.webhook), has(self.slack)].filter(x, x).size() == 1", "exactly one of stdout, file, webhook and slack"),
+    validation = ("!has(self.timeout) || has(self.webhook) || has(self.slack)", "timeout: only webhook and slack have one"),
 )]
 pub struct AlertSinkSpec {
-    /// Write to the standard output of the sensor.
+    /// Write to the standard output: of the operator in a cluster, else of the sensor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<StdoutSink>,
 
-    /// Append to a file on the node.
+    /// Append to a file on the host of a sensor without a cluster. In a cluster a file is refused, with the reason
+    /// `Unsupported`: there is no one node whose file it would be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<FileSink>,
 
@@ -56,6 +66,10 @@ pub struct AlertSinkSpec {
     /// are not followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookSink>,
+
+    /// Send each alert as a message to Slack, Mattermost or Rocket.Chat, through an incoming webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slack: Option<SlackSink>,
 
     /// Which alerts go here: those that pass every field given. Default: all.
     #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
@@ -69,7 +83,12 @@ pub struct AlertSinkSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
 
-    /// Longest time for one attempt of a webhook, from looking up the name to the answer. From 1ms to 10m.
+    /// Deliver no faster than this. Alerts beyond it wait in the queue. Default: no limit; with `slack` 1 per second
+    /// and a burst of 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+
+    /// Longest time for one attempt of a webhook or Slack message, from looking up the name to the answer. From 1ms to 10m.
     /// Default: 10s.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('10m')", "timeout: from 1ms to 10m"))]
@@ -80,7 +99,8 @@ pub struct AlertSinkSpec {
     pub suspend: Option<bool>,
 }
 
-/// The same fields as those of an AlertSink.
+/// The same fields as those of an AlertSink, and `match.namespaces`. Secrets and ConfigMaps are those in the namespace
+/// of the operator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[serde(transparent)]
 #[kube(
@@ -97,10 +117,11 @@ pub struct AlertSinkSpec {
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Type", type_ = "string", json_path = ".status.type"),
     printcolumn(name = "Sent", type_ = "integer", json_path = ".status.counters.sent"),
-    printcolumn(name = "Dropped", type_ = "integer", json_path = ".status.counters.dropped"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counters.failed"),
     printcolumn(name = "Queue", type_ = "integer", json_path = ".status.queue.depth"),
     printcolumn(name = "Last OK", type_ = "date", json_path = ".status.lastDelivered"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Dropped", type_ = "integer", json_path = ".status.counters.dropped", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
     validation = kube::core::Rule::new("self.metadata.name.size() <= 63").message("metadata.name: at most 63 characters"),
@@ -116,17 +137,32 @@ pub enum Destination {
     File(FileSink),
     /// An HTTP receiver.
     Webhook(WebhookSink),
+    /// A chat.
+    Slack(SlackSink),
 }
 
 impl AlertSinkSpec {
     /// The destination; none when the spec names none or several, which a checked resource doesn't.
     pub fn destination(&self) -> Option<Destination> {
-        match (&self.stdout, &self.file, &self.webhook) {
-            (Some(stdout), None, None) => Some(Destination::Stdout(stdout.clone())),
-            (None, Some(file), None) => Some(Destination::File(file.clone())),
-            (None, None, Some(webhook)) => Some(Destination::Webhook(webhook.clone())),
+        match (&self.stdout, &self.file, &self.webhook, &self.slack) {
+            (Some(stdout), None, None, None) => Some(Destination::Stdout(stdout.clone())),
+            (None, Some(file), None, None) => Some(Destination::File(file.clone())),
+            (None, None, Some(webhook), None) => Some(Destination::Webhook(webhook.clone())),
+            (None, None, None, Some(slack)) => Some(Destination::Slack(slack.clone())),
             _ => None,
         }
+    }
+
+    /// The keys of Secrets that the destination needs, with the field that names each, from `spec` on.
+    pub fn secrets(&self) -> Vec<(&'static str, &SecretKeyRef)> {
+        let slack = self.slack.iter().map(|slack| ("spec.slack.urlRef", &slack.url_ref));
+        slack.chain(self.webhook.iter().flat_map(WebhookSink::secrets)).collect()
+    }
+
+    /// The keys of ConfigMaps that the destination needs, with the field that names each, from `spec` on.
+    pub fn config_maps(&self) -> Vec<(&'static str, &ConfigMapKeyRef)> {
+        let ca = self.webhook.as_ref().and_then(|webhook| webhook.ca_ref.as_ref());
+        ca.and_then(|ca| ca.config_map.as_ref()).map(|key| ("spec.webhook.caRef.configMap", key)).into_iter().collect()
     }
 
     /// Whether nothing is to be sent.
@@ -182,55 +218,37 @@ pub struct FileSink {
     pub keep: Option<u8>,
 }
 
-/// Send each alert as an HTTP request. The answer's body is ignored; redirects are not followed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+/// Send each alert as a message to a chat.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.caFile) || self.url.startsWith('https:')", "caFile: needs a url with https"))]
-pub struct WebhookSink {
-    /// Where to send, `http://` or `https://`. No user name or password: the resource can be read by many.
-    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^/?#\s]+([/?#]\S*)?$"))]
-    #[x_kube(validation = ("!self.matches('^https?://[^/?#]*@')", "url: a user name or password does not belong in a resource"))]
-    pub url: String,
-
-    /// `POST` or `PUT`. Default: `POST`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<Method>,
-
-    /// Further headers of each request. `Content-Type: application/json` and `User-Agent` are there already, and can
-    /// be replaced. Headers that carry credentials are refused: the resource can be read by many.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[x_kube(validation = ("self.all(h, !(h.name.lowerAscii() in ['authorization', 'proxy-authorization', 'cookie']))", "headers: credentials do not belong in a resource"))]
-    pub headers: Vec<Header>,
-
-    /// File on the node with certificates (PEM) of the authorities to trust, instead of those that the system trusts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 4096), regex(pattern = r"^/([^/\x00]+/)*[^/\x00]+$"))]
-    pub ca_file: Option<String>,
+pub struct SlackSink {
+    /// Key of a Secret with the address of the incoming webhook. Whoever knows that address can post.
+    pub url_ref: SecretKeyRef,
 }
 
-/// Method of an HTTP request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// How fast alerts are delivered.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Method {
-    /// POST.
-    Post,
-    /// PUT.
-    Put,
+#[serde(rename_all = "camelCase")]
+pub struct RateLimit {
+    /// Alerts per second in the long run. May be a fraction: 0.1 is one in ten seconds.
+    #[schemars(range(min = 0.001, max = 10_000))]
+    pub per_second: f64,
+    /// Alerts at once after a quiet time. Default: 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub burst: Option<u32>,
 }
 
-/// A header of an HTTP request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Header {
-    /// Name of the header.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$"))]
-    pub name: String,
-    /// Its value.
-    #[schemars(length(max = 1024), regex(pattern = r"^[\t\x20-\x7e]*$"))]
-    pub value: String,
+impl RateLimit {
+    /// Alerts at once where nothing else is said.
+    pub const DEFAULT_BURST: u32 = 20;
+
+    /// The burst, with its default.
+    pub fn burst(&self) -> u32 {
+        self.burst.unwrap_or(Self::DEFAULT_BURST)
+    }
 }
 
 /// Which alerts go to a sink: those that pass every field given.
@@ -257,6 +275,13 @@ pub struct AlertMatch {
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub sources: Vec<String>,
+
+    /// Alerts about pods in namespaces whose name matches one of these patterns; `*` stands for any text, `?` for any
+    /// character. Alerts about a node itself are in no namespace. Default: all, the nodes included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub namespaces: Vec<String>,
 }
 
 /// Alerts by the tags of their rules: those that pass every field given.
@@ -325,68 +350,4 @@ pub struct RetrySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('1h')", "maxBackoff: from 1ms to 1h"))]
     pub max_backoff: Option<Span>,
-}
-
-/// What the cluster makes of the sink.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AlertSinkStatus {
-    /// The `metadata.generation` that this status describes; -1 before the first look.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = -1))]
-    pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled and Delivering, at most one of each type.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
-    /// `stdout`, `file` or `webhook`, for `kubectl get`.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub type_: Option<String>,
-    /// When an alert was last delivered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_delivered: Option<Time>,
-    /// The last failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<SinkFailure>,
-    /// What became of the alerts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub counters: Option<SinkTotals>,
-    /// What waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub queue: Option<QueueStatus>,
-}
-
-/// A failed delivery.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-pub struct SinkFailure {
-    /// When it failed.
-    pub time: Time,
-    /// Why, with what to do about it.
-    #[schemars(length(max = 256))]
-    pub message: String,
-}
-
-/// What became of the alerts, since the sink was created.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-pub struct SinkTotals {
-    /// Delivered.
-    pub sent: i64,
-    /// Attempts that were repeated.
-    pub retried: i64,
-    /// Given up, for whatever reason.
-    pub dropped: i64,
-    /// Not for this sink, by its `match`.
-    pub filtered: i64,
-}
-
-/// What waits in a sink's queue.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "")]
-pub struct QueueStatus {
-    /// Alerts that wait.
-    pub depth: i64,
 }

@@ -27,7 +27,8 @@ fn files(folder: &str) -> Vec<ManifestFile> {
 fn every_kind_has_a_sample() {
     let files = files("samples");
     let sampled: BTreeSet<Kind> = files.iter().flat_map(|file| &file.manifests).map(|m| m.id().kind).collect();
-    assert_eq!(sampled, Kind::ALL.iter().copied().collect());
+    // A SensorNode is a report, which nobody writes by hand.
+    assert_eq!(sampled, Kind::ALL.iter().copied().filter(|kind| *kind != Kind::SensorNode).collect());
     assert_eq!(manifest::duplicates(&files), []);
 }
 

@@ -51,10 +51,18 @@ pub enum Target {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// None or several destinations.
-    #[error("{id}: exactly one of stdout, file and webhook")]
+    #[error("{id}: exactly one of stdout, file, webhook and slack")]
     Destination {
         /// The resource.
         id: ResourceId,
+    },
+    /// A destination that needs a Secret or a ConfigMap.
+    #[error("{id}: {field} names an object of a cluster, and there is none; leave the field out")]
+    Reference {
+        /// The resource.
+        id: ResourceId,
+        /// The field that names it.
+        field: &'static str,
     },
     /// A webhook that cannot be called.
     #[error("{id}: spec.webhook")]
@@ -71,12 +79,16 @@ impl SinkConfig {
     pub fn from_resource(resource: &Resource) -> Option<Result<Self, ConfigError>> {
         match resource.spec() {
             Spec::Sink(spec) => Some(Self::new(resource.id(), spec)),
-            Spec::Rules(_) => None,
+            Spec::Rules(_) | Spec::Config(_) | Spec::Node => None,
         }
     }
 
     /// The configuration that a spec describes.
     pub fn new(id: ResourceId, spec: &AlertSinkSpec) -> Result<Self, ConfigError> {
+        let secrets = spec.secrets().into_iter().map(|(field, _)| field);
+        if let Some(field) = secrets.chain(spec.config_maps().into_iter().map(|(field, _)| field)).next() {
+            return Err(ConfigError::Reference { id, field });
+        }
         let target = match spec.destination() {
             Some(Destination::Stdout(stdout)) => Target::Stdout(StdoutConfig::new(&stdout)),
             Some(Destination::File(file)) => Target::File(FileConfig::new(&file)),
@@ -84,6 +96,7 @@ impl SinkConfig {
                 Ok(webhook) => Target::Webhook(webhook),
                 Err(source) => return Err(ConfigError::Webhook { id, source }),
             },
+            Some(Destination::Slack(_)) => return Err(ConfigError::Reference { id, field: "spec.slack.urlRef" }),
             None => return Err(ConfigError::Destination { id }),
         };
         Ok(Self {

@@ -57,6 +57,9 @@ pub struct WebhookConfig {
 /// Why a webhook cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookConfigError {
+    /// No address.
+    #[error("url: missing")]
+    NoUrl,
     /// Not an address.
     #[error("url: {reason}")]
     Url {
@@ -74,7 +77,8 @@ pub enum WebhookConfigError {
 impl WebhookConfig {
     /// The configuration that a spec describes, with its defaults.
     pub fn new(spec: &WebhookSink) -> Result<Self, WebhookConfigError> {
-        let url = Url::parse(&spec.url).map_err(|error| WebhookConfigError::Url { reason: error.to_string() })?;
+        let url = spec.url.as_deref().ok_or(WebhookConfigError::NoUrl)?;
+        let url = Url::parse(url).map_err(|error| WebhookConfigError::Url { reason: error.to_string() })?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("gyrfalcon/", env!("CARGO_PKG_VERSION"))));
@@ -401,7 +405,7 @@ mod tests {
     use super::*;
 
     fn config(url: &str) -> WebhookConfig {
-        let spec = WebhookSink { url: url.into(), method: None, headers: Vec::new(), ca_file: None };
+        let spec = WebhookSink { url: Some(url.into()), ..WebhookSink::default() };
         WebhookConfig::new(&spec).expect("a webhook")
     }
 
