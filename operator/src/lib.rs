@@ -3,10 +3,13 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod conditions;
 pub mod health;
 pub mod leader;
 pub mod metrics;
 pub mod names;
+pub mod nodes;
+pub mod rules;
 pub mod sensors;
 pub mod tls;
 pub mod write;

@@ -1,5 +1,8 @@
+//! What the API server says there is: pods, nodes, namespaces and our own resources, followed by watches.
 //!
 //! Every replica follows, so that a new leader knows the cluster at once and any replica can answer the webhook.
 
 pub mod pods;
+pub mod watch;
 
+pub use self::watch::{Change, Changes, Cluster, ConfigMapKey, Lookup};

@@ -316,11 +316,12 @@ impl Fleet {
         self.totals.get(uid)
     }
 
-    /// How far a generation of a resource has come on the nodes that should run a sensor.
+    /// How far a resource has come on the nodes that should run a sensor. Each should run one of these generations: in
+    /// the middle of a rollout there are two.
     ///
     /// `nodes` are those with a sensor that should work. A node that runs the resource counts, whichever bundle it has it
     /// from: what else changed in the cluster does not matter to the resource.
-    pub fn load(&self, uid: &str, generation: i64, nodes: &HashSet<Box<str>>) -> Load {
+    pub fn load(&self, uid: &str, generations: &[i64], nodes: &HashSet<Box<str>>) -> Load {
         let mut load = Load::default();
         let mut failures: BTreeMap<(bool, String), (u32, Vec<Box<str>>)> = BTreeMap::new();
         let mut fail = |refused: bool, message: String, node: &str| {
@@ -340,10 +341,10 @@ impl Fleet {
                     load.skipped += 1;
                     continue;
                 }
-                Some((UnitState::Loaded, result)) if result.generation == generation => {
+                Some((UnitState::Loaded, result)) if generations.contains(&result.generation) => {
                     load.loaded += 1;
                 }
-                Some((UnitState::Failed, result)) if result.generation == generation => {
+                Some((UnitState::Failed, result)) if generations.contains(&result.generation) => {
                     load.failed += 1;
                     fail(true, result.message.clone(), node);
                 }
@@ -477,7 +478,7 @@ mod tests {
         ack(&mut fleet, "b", 1, UnitState::Loaded, 1);
         ack(&mut fleet, "c", 2, UnitState::Failed, 2);
         ack(&mut fleet, "d", 3, UnitState::Skipped, 2);
-        let load = fleet.load("u", 2, &nodes(&["a", "b", "c", "d", "e"]));
+        let load = fleet.load("u", &[2], &nodes(&["a", "b", "c", "d", "e"]));
         assert_eq!((load.desired, load.loaded, load.stale, load.failed, load.skipped), (4, 1, 2, 1, 1));
         let failures: Vec<_> = load.failures.iter().map(|f| format!("{} {:?}", f.message, f.examples)).collect();
         assert_eq!(

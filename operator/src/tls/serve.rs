@@ -1,7 +1,22 @@
 //! Hands the certificate of the moment to every new connection.
 
-use std::{fmt, io, sync::Arc, sync::RwLock};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
+use axum::{
+    BoxError,
+    body::HttpBody as Body,
+    http::{Request, Response},
+};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
@@ -9,6 +24,11 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio_rustls::TlsAcceptor;
+use tower::Service;
+use tracing::{debug, warn};
 
 use super::rotation::Material;
 
@@ -44,7 +64,7 @@ impl Certificates {
         let key = PrivateKeyDer::from_pem_slice(material.leaf.key.as_bytes()).map_err(CertificateError::Pem)?;
         let key = CertifiedKey::from_der(chain.map_err(CertificateError::Pem)?, key, &ring::default_provider())
             .map_err(CertificateError::Key)?;
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::new(key));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(key));
         Ok(())
     }
 
@@ -54,7 +74,7 @@ impl Certificates {
     }
 
     fn current(&self) -> Option<Arc<CertifiedKey>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Configuration of a TLS listener that speaks these protocols.
@@ -78,50 +98,49 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Accepts TLS connections, each shaken hands with on a task of its own, so that a slow client holds up nobody.
-///
-/// At most `most` connections shake hands at one time, and each has ten seconds for it.
-pub fn accept(
-    listener: tokio::net::TcpListener,
-    config: Arc<ServerConfig>,
-    most: usize,
-) -> tokio_stream::wrappers::ReceiverStream<io::Result<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>> {
-    let (sender, streams) = tokio::sync::mpsc::channel(64);
-    let acceptor = tokio_rustls::TlsAcceptor::from(config);
-    let shaking = Arc::new(tokio::sync::Semaphore::new(most));
-    tokio::spawn(async move {
-        loop {
-            let permit = tokio::select! {
-                permit = Arc::clone(&shaking).acquire_owned() => permit,
-                () = sender.closed() => return,
+/// How long a client has for the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often an idle HTTP/2 connection is asked whether it is still there, and how long it has to answer.
+const PING: Duration = Duration::from_secs(15);
+
+/// Serves HTTP over TLS until the listener's task is dropped: every connection on a task of its own, so that a slow or
+/// silent client holds up nobody. There are never more than `most` connections; others wait to be accepted.
+pub async fn http<S, B>(listener: TcpListener, config: Arc<ServerConfig>, most: usize, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let acceptor = TlsAcceptor::from(config);
+    let places = Arc::new(Semaphore::new(most));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING).adaptive_window(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: let some connections end.
+                warn!(error = %link::chain(&error), "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // Small messages should not wait for more; a failure costs only time.
+        let _ = stream.set_nodelay(true);
+        let (acceptor, builder, service) = (acceptor.clone(), builder.clone(), service.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return debug!(error = %link::chain(&error), "no TLS with a client"),
+                Err(_) => return debug!("a client took too long to shake hands"),
             };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = sender.closed() => return,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: let some close.
-                    tracing::warn!(error = %link::chain(&error), "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            // Small messages should not wait for more; a failure costs only time.
-            let _ = stream.set_nodelay(true);
-            let (acceptor, sender) = (acceptor.clone(), sender.clone());
-            tokio::spawn(async move {
-                let shaken = tokio::time::timeout(std::time::Duration::from_secs(10), acceptor.accept(stream)).await;
-                drop(permit);
-                match shaken {
-                    // The listener is gone: so is the program, soon.
-                    Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::debug!(error = %link::chain(&error), "no TLS with a client"),
-                    Err(_) => tracing::debug!("a client took too long to shake hands"),
-                }
-            });
-        }
-    });
-    tokio_stream::wrappers::ReceiverStream::new(streams)
+            let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+            if let Err(error) = served {
+                debug!(error = &*error, "a connection broke");
+            }
+        });
+    }
 }

@@ -1,0 +1,192 @@
+//! Nodes: which should have a sensor, and the SensorNode of each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use api::node::{NodeState, SensorNodeStatus, UnitHits};
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::ResourceExt;
+use link::proto;
+
+use crate::{
+    conditions::cut,
+    sensors::{
+        NodeTable,
+        fleet::{Fleet, Sensor},
+    },
+    write::Urgency,
+};
+
+/// Seconds to which `lastSeen` is rounded, so that a quiet node is not written all the time.
+const SEEN_STEP: i64 = 300;
+/// Events per second are shown in steps of this share, for the same reason.
+const RATE_STEP: f64 = 0.25;
+
+/// Labels and uid of every node, for sensors.
+pub fn table(nodes: &[Arc<Node>]) -> NodeTable {
+    let facts = |node: &Arc<Node>| {
+        let labels = node.labels().iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let facts = proto::NodeFacts { labels, uid: node.uid().unwrap_or_default() };
+        (Box::from(node.name_any()), facts)
+    };
+    Arc::new(nodes.iter().map(facts).collect::<HashMap<_, _>>())
+}
+
+/// The nodes that should run what they are given: those with a connected sensor, and those that are ready and have a
+/// pod of the sensor's. A node that is not ready is not waited for.
+pub fn desired(nodes: &[Arc<Node>], with_pod: &HashSet<Box<str>>, fleet: &Fleet) -> HashSet<Box<str>> {
+    let ready = nodes.iter().filter(|node| is_ready(node)).map(|node| Box::from(node.name_any()));
+    let ready = ready.filter(|name| with_pod.contains(name));
+    let connected = fleet.sensors().filter(|(_, sensor)| sensor.connected()).map(|(node, _)| Box::from(node));
+    ready.chain(connected).collect()
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What the SensorNode of a node should say, and how soon.
+pub fn plan(
+    node: &str,
+    sensor: &Sensor,
+    bundle: Option<&str>,
+    before: &SensorNodeStatus,
+) -> (SensorNodeStatus, Urgency) {
+    let (state, message) = state(sensor, bundle);
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let text = |text: &str, bytes| Some(cut(text, bytes)).filter(|text| !text.is_empty());
+    let mut status = match &sensor.hello {
+        // Known only from what an earlier operator wrote: that stays.
+        None => before.clone(),
+        Some(hello) => SensorNodeStatus {
+            version: text(&hello.version, 64),
+            kernel: text(&hello.kernel, 128),
+            architecture: text(&hello.architecture, 32),
+            driver: text(&hello.driver, 64),
+            hooks: sensor.report.hooks.iter().take(64).map(|hook| cut(hook, 128)).collect(),
+            bundle: text(&short(&sensor.running), 64),
+            events_per_second: Some(rate(sensor.report.events_per_second, before.events_per_second)),
+            lost: Some(count(sensor.report.losses.values().fold(0, |sum: u64, lost| sum.saturating_add(*lost)))),
+            losses: sensor.report.losses.iter().take(64).map(|(kind, lost)| (cut(kind, 64), count(*lost))).collect(),
+            spooled: Some(count(sensor.report.spooled)),
+            memory_bytes: Some(memory(sensor.report.memory_bytes, before.memory_bytes)),
+            last_seen: Timestamp::from_second(sensor.seen - sensor.seen.rem_euclid(SEEN_STEP)).ok().map(Time),
+            spool: text(&sensor.spool, 64),
+            ..SensorNodeStatus::default()
+        },
+    };
+    status.node = Some(node.to_owned());
+    status.state = Some(state);
+    status.message = text(&message, 1024);
+    let mut hits: Vec<_> = sensor
+        .counts()
+        .map(|(uid, hits)| UnitHits { uid: uid.to_owned(), hits: count(hits.hits), suppressed: count(hits.suppressed) })
+        .collect();
+    hits.sort_by(|a, b| b.hits.cmp(&a.hits).then_with(|| a.uid.cmp(&b.uid)));
+    hits.truncate(SensorNodeStatus::MAX_HITS);
+    hits.sort_by(|a, b| a.uid.cmp(&b.uid));
+    status.hits = hits;
+    let urgent = before.state != status.state || before.bundle != status.bundle || before.spool != status.spool;
+    (status, if urgent { Urgency::Urgent } else { Urgency::Routine })
+}
+
+/// How a hash is shown.
+pub fn short(hash: &str) -> String {
+    match hash.get(..12) {
+        Some(start) => format!("sha256:{start}"),
+        None => String::new(),
+    }
+}
+
+fn state(sensor: &Sensor, bundle: Option<&str>) -> (NodeState, String) {
+    if !sensor.connected() {
+        return (NodeState::Offline, "the sensor is not connected".to_owned());
+    }
+    match (bundle, &sensor.refused) {
+        (Some(bundle), _) if *sensor.running == *bundle => (NodeState::Ready, String::new()),
+        (Some(bundle), Some((refused, why))) if **refused == *bundle => (NodeState::Failed, why.to_string()),
+        (Some(_), _) => (NodeState::Stale, "the current bundle has not been acknowledged yet".to_owned()),
+        (None, _) => (NodeState::Stale, "there is no bundle yet".to_owned()),
+    }
+}
+
+/// The rate, or the one before while they are about the same.
+fn rate(now: f64, before: Option<i64>) -> i64 {
+    let now = now.max(0.0).round();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a rate that is shown")]
+    match before {
+        Some(before) if (now - before as f64).abs() <= (before as f64 * RATE_STEP).max(10.0) => before,
+        _ => now as i64,
+    }
+}
+
+/// The memory, or what was shown while it is about the same.
+fn memory(now: u64, before: Option<i64>) -> i64 {
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    match before {
+        Some(before) if now.abs_diff(before) <= before.unsigned_abs() / 4 => before,
+        _ => now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensors::{FromNode, Said};
+
+    fn fleet(running: &str) -> Fleet {
+        let mut fleet = Fleet::default();
+        let hello =
+            proto::Hello { spool: "s".into(), bundle: running.into(), version: "1".into(), ..proto::Hello::default() };
+        fleet.hear(FromNode { node: "a".into(), session: 1, said: Said::Hello(Box::new(hello)) }, 1_000);
+        fleet
+    }
+
+    fn sensor(fleet: &Fleet) -> &Sensor {
+        fleet.sensor("a").expect("a sensor")
+    }
+
+    #[test]
+    fn a_sensor_is_ready_when_it_runs_the_current_bundle() {
+        let fleet = fleet("0123456789abcdef");
+        let before = SensorNodeStatus::default();
+        let (status, urgency) = plan("a", sensor(&fleet), Some("0123456789abcdef"), &before);
+        assert_eq!((status.state, urgency), (Some(NodeState::Ready), Urgency::Urgent));
+        assert_eq!(status.bundle.as_deref(), Some("sha256:0123456789ab"));
+        let (stale, _) = plan("a", sensor(&fleet), Some("fedcba9876543210"), &before);
+        assert_eq!(stale.state, Some(NodeState::Stale));
+    }
+
+    #[test]
+    fn a_quiet_node_has_the_same_status_for_minutes() {
+        let mut fleet = fleet("0123456789abcdef");
+        let report = |rate| proto::NodeReport { events_per_second: rate, ..proto::NodeReport::default() };
+        let say = |fleet: &mut Fleet, rate, at| {
+            fleet.hear(FromNode { node: "a".into(), session: 1, said: Said::Report(report(rate)) }, at);
+        };
+        say(&mut fleet, 100.0, 1_200);
+        let (first, _) = plan("a", sensor(&fleet), None, &SensorNodeStatus::default());
+        say(&mut fleet, 110.0, 1_400);
+        let (second, urgency) = plan("a", sensor(&fleet), None, &first);
+        assert_eq!((&second, urgency), (&first, Urgency::Routine));
+    }
+
+    #[test]
+    fn a_node_that_is_not_ready_is_not_waited_for() {
+        let node = |name: &str, ready: &str| {
+            let object = serde_json::json!({
+                "metadata": {"name": name},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            });
+            Arc::new(serde_json::from_value::<Node>(object).expect("a node"))
+        };
+        let nodes = [node("a", "False"), node("b", "True"), node("c", "False"), node("d", "True")];
+        let with_pod = ["a", "b", "c"].into_iter().map(Box::from).collect();
+        let mut desired: Vec<_> = desired(&nodes, &with_pod, &fleet("")).into_iter().collect();
+        desired.sort();
+        assert_eq!(desired, ["a".into(), "b".into()], "a is connected, b is ready, c neither, d has no sensor");
+    }
+}
