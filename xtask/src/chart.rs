@@ -4,6 +4,7 @@
 //! the CRDs, which are generated and tested where they are made; `config/install.yaml` has everything. `--bless` writes
 //! what differs.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +21,8 @@ const INSTALL: &str = "config/install.yaml";
 const NAMESPACE: &str = "gyrfalcon-system";
 /// What templates are told about the cluster, so that renders do not depend on the helm that makes them.
 const KUBE_VERSION: &str = "1.36.0";
+/// Names a folder with the tools for clusters, as in the tests that start one.
+const TOOLS_VAR: &str = "GYRFALCON_E2E_TOOLS";
 
 /// A choice of values whose render is committed.
 struct Render {
@@ -140,8 +143,11 @@ impl Helm {
     }
 }
 
-/// helm on PATH, or the one that our tools for clusters come with.
+/// helm of the folder that the tests of clusters are told to use, on PATH, or of the tools built for those tests.
 fn find() -> Result<PathBuf> {
+    if let Some(helm) = env::var_os(TOOLS_VAR).map(|folder| Path::new(&folder).join("helm")).filter(|p| p.is_file()) {
+        return Ok(helm);
+    }
     if let Some(helm) = process::on_path("helm") {
         return Ok(helm);
     }

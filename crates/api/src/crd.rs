@@ -52,9 +52,25 @@ pub fn crds_yaml() -> Vec<(String, String)> {
             let mut json = serde_json::to_value(&crd).expect("a definition is plain data");
             whole_numbers(&mut json);
             let yaml = serde_yaml_ng::to_string(&json).expect("a definition is plain data");
+            let yaml = quote_old_booleans(&yaml);
             (format!("crds/{}_{}.yaml", crd.spec.group, crd.spec.names.plural), format!("# {GENERATED_BY}\n{yaml}"))
         })
         .collect()
+}
+
+/// Quotes words that are booleans in YAML 1.1, such as `Off`: kubectl and Helm read that, we write YAML 1.2.
+fn quote_old_booleans(yaml: &str) -> String {
+    let is_boolean = |word: &str| matches!(&*word.to_ascii_lowercase(), "y" | "n" | "yes" | "no" | "on" | "off");
+    let mut text = String::with_capacity(yaml.len());
+    for line in yaml.lines() {
+        match line.rsplit_once(' ') {
+            Some((before, word)) if is_boolean(word) && before.ends_with(['-', ':']) => {
+                text.extend([before, " '", word, "'\n"]);
+            }
+            _ => text.extend([line, "\n"]),
+        }
+    }
+    text
 }
 
 /// The schema that manifests of a kind must fit.
@@ -257,5 +273,11 @@ mod tests {
             let compiled = kube_cel::compile_schema(&root);
             assert!(!compiled.has_errors(), "{kind}: {:?}", compiled.compilation_errors());
         }
+    }
+
+    #[test]
+    fn words_that_kubectl_would_take_for_booleans_are_quoted() {
+        let yaml = "a: no\nenum:\n- Off\n- Shadow\nb: turn it on\n";
+        assert_eq!(quote_old_booleans(yaml), "a: 'no'\nenum:\n- 'Off'\n- Shadow\nb: turn it on\n");
     }
 }

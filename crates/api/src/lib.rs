@@ -5,7 +5,8 @@
 //! loader reads, [`generated`] turns the types into CustomResourceDefinitions and their reference.
 #![forbid(unsafe_code)]
 
-pub mod check;
+pub mod chart;
+mod check;
 pub mod condition;
 pub mod config;
 pub mod crd;
@@ -33,6 +34,7 @@ pub use yaml::Place;
 /// Every file that is generated from this crate: path from the root of the repository, and contents.
 pub fn generated() -> Vec<(String, String)> {
     let mut files = crds_yaml();
+    files.extend(chart::templates());
     files.push(("docs/crds.md".into(), docs::crds_md()));
     files
 }
