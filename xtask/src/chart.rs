@@ -231,6 +231,6 @@ mod tests {
     #[test]
     fn the_single_file_begins_with_the_labelled_namespace() {
         let text = install("---\nkind: Service\n");
-        assert!(text.contains("pod-security.kubernetes.io/enforce: privileged\n---\nkind: Service\n"), "{text}");
+        assert!(text.contains("pod-security.kubernetes.io/warn: privileged\n---\nkind: Service\n"), "{text}");
     }
 }
