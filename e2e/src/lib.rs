@@ -41,4 +41,4 @@ pub use component::Component;
 pub use kubectl::Output;
 pub use namespace::Namespace;
 pub use tools::Tools;
-pub use wait::wait_for;
+pub use wait::{interrupted, wait_for};

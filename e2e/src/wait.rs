@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 
 /// How long to rest between two looks; what is looked at are other processes, which do not tell us.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -25,6 +26,15 @@ pub fn try_wait_for<T>(longest: Duration, what: &str, mut ask: impl FnMut() -> R
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Waits until somebody asks this process to end, as Ctrl-C does.
+pub fn interrupted() -> Result<()> {
+    let mut asked = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| asked.add(signal));
+    asked.thread_block().context("cannot hold back signals")?;
+    asked.wait().context("cannot wait for a signal")?;
+    Ok(())
 }
 
 #[cfg(test)]

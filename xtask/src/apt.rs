@@ -1,14 +1,38 @@
 //! Debian and Ubuntu packages: the only place that calls apt-get.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::process;
 
 /// Whether this machine installs packages with apt.
 pub fn present() -> bool {
     process::on_path("apt-get").is_some() && process::on_path("dpkg-query").is_some()
+}
+
+/// Packages of the programs that are not there, of pairs of the two.
+pub fn missing(needs: &[(&'static str, &'static str)]) -> Vec<&'static str> {
+    // Not everyone's PATH has the folders for administrators, where Debian puts runc; root's has.
+    let there = |program: &str| {
+        let admin =
+            ["/usr/local/sbin", "/usr/sbin", "/sbin"].iter().any(|folder| Path::new(folder).join(program).exists());
+        admin || process::on_path(program).is_some()
+    };
+    needs.iter().filter(|(program, _)| !there(program)).map(|(_, package)| *package).collect()
+}
+
+/// Installs the packages of programs that are not there.
+pub fn ensure(needs: &[(&'static str, &'static str)], about: &str) -> Result<()> {
+    let missing = missing(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !present() {
+        bail!("not installed: {} (install them with your package manager)", missing.join(", "));
+    }
+    install(&missing, about)
 }
 
 /// Installs packages, as root. Never at the price of another package: where apt would have to remove one (rustc-web

@@ -28,6 +28,6 @@ fn bench_sensor(checkout: &Checkout, package: &Package, target: &Target, filters
     let cargo_args = ["bench", "--package", &package.name, "--bench", &target.name];
     let program = rooted::build(checkout, &cargo_args, &target.name, &object)?;
     // What cargo tells a harness; without it some think that they are being tested.
-    let mut command = rooted::command(package, &program)?;
+    let mut command = rooted::command(package, &program, &[])?;
     process::run(command.arg("--bench").args(filters), STEP, binaries::READ_ABOVE)
 }

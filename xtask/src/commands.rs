@@ -1,6 +1,7 @@
 //! The commands: one row each, with its name, what it is for, its arguments and what runs.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use crate::binaries::{self, Profile};
 use crate::checkout::Checkout;
 use crate::codegen::{self, Mode};
 use crate::suite::{self, Request, Step};
-use crate::{bench, chart, deny, ebpf, run, setup, tidy};
+use crate::{bench, chart, demo, deny, e2e_test, ebpf, image, run, setup, tidy};
 
 struct Row {
     name: &'static str,
@@ -47,6 +48,50 @@ const ROWS: &[Row] = &[
         about: "Test the sensor against this kernel, as root",
         args: |command| command.arg(rest("filter", "Only cases whose names contain one of these")),
         run: |args| test(args, vec![Step::Kernel]),
+    },
+    Row {
+        name: "e2e",
+        about: "Test everything together on a real Kubernetes, which is built and started here, as root",
+        args: |command| {
+            command
+                .arg(flag("prepare", "Only build what the tests need"))
+                .arg(rest("filter", "Only cases whose names contain one of these"))
+        },
+        run: e2e,
+    },
+    Row {
+        name: "demo",
+        about: "Start a Kubernetes here with Gyrfalcon in it, as root, and show an alert",
+        args: |command| {
+            command
+                .arg(flag("detach", "Leave it running, until --stop"))
+                .arg(flag("stop", "End what --detach left running").conflicts_with("detach"))
+        },
+        run: |args| {
+            let checkout = Checkout::find()?;
+            done(if args.get_flag("stop") { demo::stop() } else { demo::run(&checkout, args.get_flag("detach")) })
+        },
+    },
+    Row {
+        name: demo::IN_CLUSTER,
+        about: "The part of `demo` that needs root",
+        args: |command| {
+            let path = |name| Arg::new(name).required(true).value_parser(value_parser!(PathBuf));
+            command.hide(true).arg(path("tools")).arg(path("images")).arg(flag("detach", "Leave it running"))
+        },
+        run: |args| {
+            let path = |name| args.get_one::<PathBuf>(name).cloned().unwrap_or_default();
+            done(demo::in_cluster(&Checkout::find()?, &path("tools"), &path("images"), args.get_flag("detach")))
+        },
+    },
+    Row {
+        name: "image",
+        about: "Build container images of the sensor and the operator, as archives",
+        args: |command| {
+            let out = Arg::new("out").long("out").value_name("DIR").value_parser(value_parser!(PathBuf));
+            command.arg(out.help("Where to put them [default: images in cargo's target folder]"))
+        },
+        run: |args| done(image::run(&Checkout::find()?, args.get_one::<PathBuf>("out").map(PathBuf::as_path))),
     },
     Row {
         name: "bench",
@@ -158,6 +203,15 @@ fn test(args: &ArgMatches, steps: Vec<Step>) -> Result<ExitCode> {
     let require_kernel = std::env::var_os("REQUIRE_KERNEL").is_some_and(|value| value == "1");
     let request = Request { only, filters: values(args, "filter"), require_kernel };
     let well = suite::run(&Checkout::find()?, &request)?;
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn e2e(args: &ArgMatches) -> Result<ExitCode> {
+    let checkout = Checkout::find()?;
+    if args.get_flag("prepare") {
+        return done(e2e_test::prepare(&checkout));
+    }
+    let well = e2e_test::alone(&checkout, &values::<String>(args, "filter"))?;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -11,11 +11,15 @@ mod chart;
 mod checkout;
 mod codegen;
 mod commands;
+mod demo;
 mod deny;
+mod e2e_test;
 mod ebpf;
 #[expect(dead_code, reason = "its function is for the tests of other crates, which take the module by its path")]
 mod generated;
+mod image;
 mod kernel_test;
+mod kubernetes;
 mod process;
 mod rooted;
 mod run;

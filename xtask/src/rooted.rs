@@ -3,6 +3,7 @@
 //! `sudo cargo test` would leave files in the target folder that belong to root, and look for root's own tool chain.
 
 use std::env;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -15,7 +16,23 @@ use crate::{binaries, ebpf, process};
 /// Variables that tests and benchmarks read, to be carried through sudo.
 const CARRIED: [&str; 4] = ["REQUIRE_KERNEL", "GYRFALCON_CONFORMANCE", "GYRFALCON_FALCO_RULES", "RUST_BACKTRACE"];
 
-/// Builds a target of the sensor with a cargo command such as `test --test kernel`; returns the program.
+/// Why nothing can be run as root here, if it cannot.
+pub fn refused() -> Option<String> {
+    if process::is_root() {
+        return None;
+    }
+    if process::on_path("sudo").is_none() {
+        return Some("they need root, and there is no sudo".to_owned());
+    }
+    let asks = !succeeds(Command::new("sudo").args(["-n", "true"]));
+    (asks && !std::io::stdin().is_terminal()).then(|| "sudo asks for a password, and there is no terminal".to_owned())
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Builds a target with a cargo command such as `test --test kernel`; returns the program.
 pub fn build(checkout: &Checkout, cargo_args: &[&str], target: &str, object: &Path) -> Result<PathBuf> {
     let mut command = checkout::cargo();
     command.current_dir(&checkout.root).args(cargo_args).args(["--no-run", "--message-format=json-render-diagnostics"]);
@@ -28,14 +45,15 @@ pub fn build(checkout: &Checkout, cargo_args: &[&str], target: &str, object: &Pa
     executable(&messages, target).with_context(|| format!("cargo did not say where it put `{target}`"))
 }
 
-/// Starts it as cargo would, but as root.
-pub fn command(package: &Package, program: &Path) -> Result<Command> {
+/// Starts it as cargo would, but as root, and with these variables.
+pub fn command(package: &Package, program: &Path, variables: &[(&str, &Path)]) -> Result<Command> {
     let folder = package.manifest.parent().context("a manifest without a folder")?;
     process::announce(format_args!("running {}{}", program.display(), process::root_note()));
     let mut command = process::as_root("env")?;
     command.current_dir(folder).arg(format!("CARGO_MANIFEST_DIR={}", folder.display()));
     let carried = CARRIED.iter().filter_map(|name| Some(format!("{name}={}", env::var(name).ok()?)));
-    command.args(carried).arg(program);
+    let own = variables.iter().map(|(name, value)| format!("{name}={}", value.display()));
+    command.args(carried).args(own).arg(program);
     Ok(command)
 }
 

@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use crate::checkout::Checkout;
 use crate::ebpf::{self, Machine, Next};
-use crate::kernel_test;
 use crate::process;
+use crate::{checkout, kernel_test, kubernetes};
 
 /// Prints what is there and what would be installed.
 pub fn show() -> Result<()> {
@@ -32,6 +32,7 @@ pub fn show() -> Result<()> {
 pub fn install(checkout: &Checkout) -> Result<()> {
     ebpf::build(checkout, ebpf::Arch::of_this_machine()?)?;
     kernel_test::install_needs();
+    kubernetes::tools(checkout)?;
     process::announce("everything is there");
     Ok(())
 }
@@ -51,7 +52,17 @@ fn inventory(machine: &Machine) -> Vec<(&'static str, Option<String>)> {
         ("cargo-deny", on_path("cargo-deny")),
         ("sudo", on_path("sudo")),
         ("for container cases", kernel_test::missing_needs().is_empty().then(|| "runc, busybox".to_owned())),
+        ("Go", on_path("go")),
+        ("a Kubernetes, ours", kubernetes().filter(|tools| kubernetes::missing(tools).is_empty()).map(folder)),
     ]
+}
+
+fn kubernetes() -> Option<e2e::Tools> {
+    checkout::cache().ok().map(|cache| e2e::Tools::in_cache(&cache))
+}
+
+fn folder(tools: e2e::Tools) -> String {
+    tools.folder().display().to_string()
 }
 
 fn would_install(mut machine: Machine) -> Vec<String> {
@@ -66,6 +77,14 @@ fn would_install(mut machine: Machine) -> Vec<String> {
     let packages = kernel_test::missing_needs();
     if !packages.is_empty() {
         steps.push(format!("install Debian's {} (for kernel tests that start containers)", packages.join(", ")));
+    }
+    let packages = kubernetes::missing_packages();
+    if !packages.is_empty() {
+        steps.push(format!("install Debian's {} (for `e2e` and `demo`)", packages.join(", ")));
+    }
+    let missing = kubernetes().map_or(0, |tools| kubernetes::missing(&tools).len());
+    if missing > 0 {
+        steps.push(format!("build {missing} programs of a Kubernetes with Go (for `e2e` and `demo`)"));
     }
     steps
 }
