@@ -173,10 +173,32 @@ impl Tools {
     }
 }
 
-/// A word that changes with what the programs are built from.
+/// What the linker does to every program: leaves out what debuggers need, and writes the version of Kubernetes into those
+/// that ask for it. Built outside of its own repository it does not know it, and Helm refuses charts for a cluster of
+/// no version.
+pub fn linker_flags() -> String {
+    let version = kubernetes_version();
+    let mut numbers = version.split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    let helm = "helm.sh/helm/v3/pkg/chartutil";
+    format!(
+        "-s -w -X k8s.io/component-base/version.gitVersion=v{version} \
+         -X {helm}.k8sVersionMajor={major} -X {helm}.k8sVersionMinor={minor}"
+    )
+}
+
+/// The version that `tools/kubernetes/go.mod` names, without the `v`.
+fn kubernetes_version() -> &'static str {
+    let module = include_str!("../tools/kubernetes/go.mod");
+    let required = |line: &'static str| line.trim().strip_prefix("k8s.io/kubernetes v");
+    module.lines().find_map(required).unwrap_or_default()
+}
+
+/// A word that changes with what the programs are built from, and how.
 fn key() -> String {
     let mut hasher = DefaultHasher::new();
     PROGRAMS.hash(&mut hasher);
+    linker_flags().hash(&mut hasher);
     [Module::Kubernetes, Module::Containerd].iter().for_each(|module| module.sources().hash(&mut hasher));
     format!("{:016x}", hasher.finish())
 }
@@ -206,5 +228,11 @@ mod tests {
         let missing = Tools::at("/no/such/folder").missing(false).unwrap_or_default();
         assert!(missing.contains("kube-apiserver") && missing.contains("--prepare"), "{missing}");
         assert!(!missing.contains("containerd"), "{missing}");
+    }
+
+    #[test]
+    fn programs_know_the_version_of_kubernetes() {
+        let flags = linker_flags();
+        assert!(flags.contains("gitVersion=v1.") && flags.contains("k8sVersionMajor=1 "), "{flags}");
     }
 }

@@ -4,14 +4,14 @@
 //! the CRDs, which are generated and tested where they are made; `config/install.yaml` has everything. `--bless` writes
 //! what differs.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use e2e::Tools;
 
-use crate::checkout::{self, Checkout};
+use crate::checkout::Checkout;
 use crate::codegen::Mode;
 use crate::process;
 
@@ -21,8 +21,6 @@ const INSTALL: &str = "config/install.yaml";
 const NAMESPACE: &str = "gyrfalcon-system";
 /// What templates are told about the cluster, so that renders do not depend on the helm that makes them.
 const KUBE_VERSION: &str = "1.36.0";
-/// Names a folder with the tools for clusters, as in the tests that start one.
-const TOOLS_VAR: &str = "GYRFALCON_E2E_TOOLS";
 
 /// A choice of values whose render is committed.
 struct Render {
@@ -80,7 +78,7 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// Lints and renders; with [`Mode::Write`], writes what differs, otherwise fails on it.
 pub fn run(checkout: &Checkout, mode: Mode) -> Result<()> {
-    let helm = Helm { program: find()?, chart: checkout.root.join(CHART) };
+    let helm = Helm { program: Tools::locate()?.path("helm")?, chart: checkout.root.join(CHART) };
     let mut files = Vec::new();
     for render in RENDERS {
         helm.lint(render)?;
@@ -143,24 +141,6 @@ impl Helm {
     }
 }
 
-/// helm of the folder that the tests of clusters are told to use, on PATH, or of the tools built for those tests.
-fn find() -> Result<PathBuf> {
-    if let Some(helm) = env::var_os(TOOLS_VAR).map(|folder| Path::new(&folder).join("helm")).filter(|p| p.is_file()) {
-        return Ok(helm);
-    }
-    if let Some(helm) = process::on_path("helm") {
-        return Ok(helm);
-    }
-    let cache = checkout::cache()?;
-    let folders = fs::read_dir(&cache).into_iter().flatten().flatten();
-    let ours = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("k8s-"));
-    let mut helms: Vec<PathBuf> = ours.map(|entry| entry.path().join("bin/helm")).filter(|p| p.is_file()).collect();
-    helms.sort();
-    helms.pop().context(
-        "no helm on PATH\n  remedy: install helm 3 (with Go: go install helm.sh/helm/v3/cmd/helm@latest), then run this again",
-    )
-}
-
 /// The whole as one file: what helm cannot render, the namespace with its labels, comes first.
 fn install(rendered: &str) -> String {
     format!(
@@ -209,6 +189,7 @@ fn first_difference(old: &str, new: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkout;
 
     #[test]
     fn every_render_is_committed_under_its_name() -> Result<()> {
