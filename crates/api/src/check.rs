@@ -10,7 +10,7 @@ use crate::{
     problem::Path,
     resource::{Kind, Resource, Spec},
     rule::{FalcoRuleSpec, Rollout, RuleSpec, Strategy},
-    scalar::Span,
+    scalar::{Cell, FieldValue, Span},
     secret::CaRef,
     selector::LabelSelector,
     sink::{AlertSinkSpec, FileSink, RetrySpec, WebhookAuth, WebhookSink},
@@ -19,8 +19,8 @@ use crate::{
 /// A rule that a resource breaks: the place it is reported at, and its message.
 pub type Broken = (Path, &'static str);
 
-/// Every rule that the resource breaks: those that the API server checks, and those about texts that it cannot
-/// check, such as regular expressions.
+/// Every rule that the resource breaks: those that the API server checks, and those about values that it cannot check,
+/// such as regular expressions.
 ///
 /// The operator asks, too: a resource may be older than the definition it is stored under.
 pub fn check(resource: &Resource) -> Vec<Broken> {
@@ -31,12 +31,43 @@ pub fn check(resource: &Resource) -> Vec<Broken> {
         Spec::Config(spec) => spec.events.as_ref().map(|events| (&events.redact, path.key("events"))),
         Spec::Sink(_) | Spec::Node => None,
     };
+    if let Spec::Rules(spec) = resource.spec() {
+        check_values(spec, &path, &mut broken);
+    }
     if let Some((patterns, path)) = patterns {
         for (at, _) in patterns.iter().enumerate().filter(|(_, pattern)| Regex::new(pattern).is_err()) {
             broken.push((path.key("redact").index(at), "redact: not a regular expression"));
         }
     }
     broken
+}
+
+/// Values whose types a structural schema has no words for.
+fn check_values(spec: &FalcoRuleSpec, path: &Path, broken: &mut Vec<Broken>) {
+    let mut cells = |values: &[Vec<Cell>], path: Path| {
+        for (row_at, row) in values.iter().enumerate() {
+            for (at, _) in row.iter().enumerate().filter(|(_, cell)| matches!(cell, Cell::Other(_))) {
+                broken.push((path.key("values").index(row_at).index(at), Cell::WANTED));
+            }
+        }
+    };
+    let items = spec.items.iter().enumerate().map(|(at, item)| (&item.rule, path.key("items").index(at).key("rule")));
+    for (rule, path) in [(&spec.rule, path.key("rule"))].into_iter().chain(items) {
+        for (at, exception) in rule.iter().flat_map(|rule| &rule.exceptions).enumerate() {
+            cells(&exception.values, path.key("exceptions").index(at));
+        }
+    }
+    for (at, exception) in spec.exceptions.iter().enumerate() {
+        cells(&exception.values, path.key("exceptions").index(at));
+    }
+    for (test_at, test) in spec.tests.iter().enumerate() {
+        for (at, event) in test.events.iter().enumerate() {
+            for (field, _) in event.0.iter().filter(|(_, value)| matches!(value, FieldValue::Other(_))) {
+                let path = path.key("tests").index(test_at).key("events").index(at).key(field);
+                broken.push((path, FieldValue::WANTED));
+            }
+        }
+    }
 }
 
 /// Every rule that the resource breaks and that is a CEL expression, too.
@@ -114,6 +145,7 @@ fn check_namespaced_rules(spec: &FalcoRuleSpec, path: &Path, broken: &mut Vec<Br
 }
 
 const CLUSTER_ONLY: &str = "only the cluster-wide kind has this field";
+const PER_SECOND: &str = "perSecond: more than 0";
 const DAY_MS: u128 = 24 * 3_600_000;
 
 fn check_selector(selector: Option<&LabelSelector>, path: &Path, broken: &mut Vec<Broken>) {
@@ -139,6 +171,15 @@ fn check_rollout(rollout: &Rollout, path: &Path, broken: &mut Vec<Broken>) {
 }
 
 fn check_config(spec: &SensorConfigSpec, path: &Path, broken: &mut Vec<Broken>) {
+    let budgets = spec.events.as_ref().and_then(|events| events.budgets.as_ref());
+    for (name, budget) in budgets.into_iter().flat_map(|budgets| {
+        [("controller", &budgets.controller), ("namespace", &budgets.namespace), ("node", &budgets.node)]
+    }) {
+        if budget.as_ref().is_some_and(|budget| budget.per_second <= 0.0) {
+            let path = path.key("events").key("budgets").key(name).key("perSecond");
+            broken.push((path, PER_SECOND));
+        }
+    }
     let appended = spec.outputs.iter().flat_map(|outputs| &outputs.append_output).enumerate();
     for (at, _) in appended.filter(|(_, append)| append.extra_output.is_none() && append.extra_fields.is_empty()) {
         let path = path.key("outputs").key("appendOutput").index(at);
@@ -166,6 +207,9 @@ fn check_sink(kind: Kind, spec: &AlertSinkSpec, path: &Path, broken: &mut Vec<Br
     }
     if !within(spec.timeout, 1, 600_000) {
         broken.push((path.key("timeout"), "timeout: from 1ms to 10m"));
+    }
+    if spec.rate_limit.as_ref().is_some_and(|limit| limit.per_second <= 0.0) {
+        broken.push((path.key("rateLimit").key("perSecond"), PER_SECOND));
     }
     if let Some(retry) = &spec.retry {
         check_retry(retry, &path.key("retry"), broken);
@@ -481,6 +525,17 @@ mod tests {
         let (spec, name) = (json!({ "rules": "x" }), "x".repeat(64));
         let (_, cel) = both(&named(Kind::FalcoRule, &name, &spec), &spec);
         assert_eq!(cel, BTreeSet::from(["metadata.name: at most 63 characters".to_owned()]));
+    }
+
+    #[test]
+    fn something_happens_per_second() {
+        for (per_second, messages) in [(json!(0), &[PER_SECOND] as &[&str]), (json!(0.5), &[]), (json!(1), &[])] {
+            let limit = json!({ "perSecond": per_second, "burst": 1 });
+            agree(Kind::AlertSink, json!({ "stdout": {}, "rateLimit": limit }), messages);
+            for of in ["controller", "namespace", "node"] {
+                agree(Kind::SensorConfig, json!({ "events": { "budgets": { of: limit } } }), messages);
+            }
+        }
     }
 
     #[test]

@@ -290,12 +290,14 @@ pub struct Budgets {
 }
 
 /// A rate, and what may come at once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase")]
 pub struct Budget {
     /// Events per second in the long run. May be a fraction: 0.5 is one in two seconds.
+    // The API server compares whole numbers with the whole part of a bound, so 0 needs a rule of its own.
     #[schemars(range(min = 0.001, max = 1000))]
+    #[x_kube(validation = ("double(self) > 0.0", "perSecond: more than 0"))]
     pub per_second: f64,
     /// Events at once after a quiet time.
     #[schemars(range(min = 1, max = 10_000))]

@@ -44,7 +44,7 @@ pub fn crd(kind: Kind) -> CustomResourceDefinition {
     crd
 }
 
-/// Path and text of each definition's file.
+/// Path and text of each definition's file, for `kubectl apply`.
 pub fn crds_yaml() -> Vec<(String, String)> {
     crds()
         .into_iter()
@@ -231,6 +231,131 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn every_number_of_a_spec_has_bounds() {
+        for (kind, root) in schemas() {
+            walk(&root["properties"]["spec"], &kind, &mut |path, schema| {
+                let number = schema["type"] == "integer" || schema["type"] == "number";
+                let bounded = schema["minimum"].is_number() && schema["maximum"].is_number();
+                assert!(!number || bounded, "{path} has no bounds: {schema}");
+            });
+        }
+    }
+
+    #[test]
+    fn schemas_are_structural() {
+        for (kind, root) in schemas() {
+            walk(&root, &kind, &mut |path, schema| {
+                let anything = schema["x-kubernetes-preserve-unknown-fields"] == true;
+                let either = schema["x-kubernetes-int-or-string"] == true;
+                assert!(schema["type"].is_string() || anything || either, "{path} has no type");
+                for word in ["anyOf", "oneOf", "allOf", "not", "$ref"] {
+                    assert!(schema.get(word).is_none(), "{path} has {word}");
+                }
+                let both = schema["properties"].is_object() && schema["additionalProperties"].is_object();
+                assert!(!both, "{path} is both object and map");
+            });
+        }
+    }
+
+    #[test]
+    fn conditions_are_keyed_by_type() {
+        for (kind, root) in schemas() {
+            let conditions = &root["properties"]["status"]["properties"]["conditions"];
+            if kind == Kind::SensorNode.name() {
+                assert!(conditions.is_null(), "{kind} has a state and no conditions");
+                continue;
+            }
+            assert_eq!(conditions["x-kubernetes-list-type"], "map", "{kind}");
+            assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]), "{kind}");
+            assert_eq!(root["properties"]["status"]["default"], json!({ "observedGeneration": -1 }), "{kind}");
+        }
+    }
+
+    #[test]
+    fn keys_of_lists_are_required() {
+        for (kind, root) in schemas() {
+            walk(&root, &kind, &mut |path, schema| {
+                for key in schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten() {
+                    let required = schema["items"]["required"].as_array();
+                    assert!(required.is_some_and(|names| names.contains(key)), "{path}: {key} is not required");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn kinds_have_categories_and_short_names() {
+        let names: Vec<String> = crds()
+            .into_iter()
+            .map(|crd| {
+                let names = crd.spec.names;
+                assert_eq!(names.categories.as_deref(), Some(["security".to_owned(), "falco".to_owned()].as_slice()));
+                format!("{} {} {}", names.plural, crd.spec.scope, names.short_names.unwrap_or_default().join(","))
+            })
+            .collect();
+        let want = [
+            "falcorules Namespaced frule,fr",
+            "clusterfalcorules Cluster cfrule,cfr",
+            "alertsinks Namespaced asink",
+            "clusteralertsinks Cluster casink",
+            "sensorconfigs Cluster scfg",
+            "sensornodes Cluster sn",
+        ];
+        assert_eq!(names, want);
+    }
+
+    /// `kubectl apply` keeps a copy in an annotation, and annotations have a limit of 256 KiB.
+    #[test]
+    fn definitions_can_be_applied() {
+        for (path, text) in crds_yaml() {
+            assert!(text.len() < 200 * 1024, "{path} has {} bytes", text.len());
+        }
+    }
+
+    #[test]
+    fn patterns_are_regular_expressions() {
+        for (kind, root) in schemas() {
+            walk(&root, &kind, &mut |path, schema| {
+                if let Some(pattern) = schema["pattern"].as_str() {
+                    assert!(regex::Regex::new(pattern).is_ok(), "{path}: {pattern}");
+                }
+            });
+        }
+    }
+
+    /// The API server multiplies the cost of an expression by the bounds of all lists around it.
+    #[test]
+    fn expressions_stand_in_one_list_at_most() {
+        for (kind, root) in schemas() {
+            walk(&root, &kind, &mut |path, schema| {
+                let loops = path.matches("[]").count() + path.matches("{}").count();
+                let rules = schema["x-kubernetes-validations"].as_array().map_or(0, Vec::len);
+                assert!(rules == 0 || loops <= 1, "{path} has expressions inside of {loops} lists");
+            });
+        }
+    }
+
+    #[test]
+    fn the_namespaced_kinds_lack_what_only_the_cluster_has_a_say_in() {
+        let spec = |kind| serde_json::to_value(schema(&crd(kind))).expect("plain data")["properties"]["spec"].take();
+        let (of_namespace, of_cluster) = (spec(Kind::FalcoRule), spec(Kind::ClusterFalcoRule));
+        for path in [
+            "/properties/order",
+            "/properties/nodeSelector",
+            "/properties/namespaceSelector",
+            "/properties/includeHost",
+            "/properties/configMapRef/properties/namespace",
+        ] {
+            assert!(of_namespace.pointer(path).is_none() && of_cluster.pointer(path).is_some(), "{path}");
+        }
+        let required = "/properties/configMapRef/required";
+        assert_eq!(of_namespace.pointer(required), Some(&json!(["name"])));
+        assert_eq!(of_cluster.pointer(required), Some(&json!(["name", "namespace"])));
+        let path = "/properties/match/properties/namespaces";
+        assert!(spec(Kind::AlertSink).pointer(path).is_none() && spec(Kind::ClusterAlertSink).pointer(path).is_some());
     }
 
     #[test]

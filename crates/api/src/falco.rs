@@ -259,6 +259,8 @@ fn cell(cell: &Cell) -> String {
     match cell {
         Cell::One(value) => scalar(value),
         Cell::Many(values) => format!("[{}]", join(values, scalar)),
+        // A mistake that was reported; the loader refuses it, too.
+        Cell::Other(value) => value.to_string(),
     }
 }
 

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chart;
-mod check;
+pub mod check;
 pub mod condition;
 pub mod config;
 pub mod crd;

@@ -503,7 +503,7 @@ mod tests {
                  expect: [{{rule: x, count: 1}}]\n"
             ),
             expect![[r#"
-                [InvalidValue] 10:16: spec.tests[0].events[1].fd.num: this must be a text, a whole number, or true or false
+                [Contradiction] 10:16: spec.tests[0].events[1].fd.num: this must be a text, a whole number, or true or false
             "#]],
         );
     }
@@ -572,7 +572,7 @@ mod tests {
                       - [a]\n      - [[b, 1]]\n      - [{{}}]\n"
             ),
             expect![[r#"
-                [InvalidValue] 15:10: spec.rule.exceptions[0].values[2][0]: this must be a text, a whole number, or a list of them
+                [Contradiction] 15:10: spec.rule.exceptions[0].values[2][0]: this must be a text, a whole number, or a list of them
             "#]],
         );
     }

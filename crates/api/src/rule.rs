@@ -40,6 +40,7 @@ use crate::{scalar::Priority, selector::LabelSelector};
     namespaced,
     status = "FalcoRuleStatus",
     derive = "PartialEq",
+    selectable = ".spec.mode",
     doc = "Detection rules in Falco's language. In a cluster they see only what happens in their own namespace; a sensor without a cluster has no namespaces and lets them see everything.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
@@ -88,7 +89,8 @@ pub struct FalcoRuleSpec {
     pub order: Option<u16>,
 
     /// What a match does. `Alert` sends an alert; `Shadow` counts the match and sends nothing, to try a rule out;
-    /// `Off` does not load the rules, though their macros and lists stay available. Default: `Alert`.
+    /// `Off` does not load the rules, though their macros and lists stay available; write `"Off"`, with quotes, as
+    /// kubectl takes the bare word for `false`. Default: `Alert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
 
@@ -192,6 +194,7 @@ pub struct FalcoRuleSpec {
     category = "falco",
     status = "FalcoRuleStatus",
     derive = "PartialEq",
+    selectable = ".spec.mode",
     doc = "Detection rules in Falco's language that see the whole cluster: every namespace, and the nodes themselves.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),

@@ -223,7 +223,7 @@ text_form!(Priority, {
     "pattern": "^(?i)(emergency|alert|critical|error|warning|notice|informational|info|debug)$",
 });
 text_form!(Span, { "type": "string", "maxLength": 32, "pattern": "^([0-9]{1,9}(ms|s|m|h))+$" });
-text_form!(Size, { "type": "string", "maxLength": 16, "pattern": "^[0-9]{1,12}(Ki|Mi|Gi)?$" });
+text_form!(Size, { "type": "string", "maxLength": 16, "pattern": "^([0-9]{1,12}|[0-9]{1,9}(Ki|Mi|Gi))$" });
 
 /// A whole number or a text: a value of a Falco list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,12 +255,20 @@ impl JsonSchema for Scalar {
 
 /// A value of an exception: a scalar, or a list of them for comparisons such as `in`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "this must be a text, a whole number, or a list of them")]
+#[serde(untagged)]
 pub enum Cell {
     /// One value.
     One(Scalar),
     /// Several values.
     Many(Vec<Scalar>),
+    /// Anything else is a mistake, which [`crate::check`] reports. The API server has no words to refuse it with, and
+    /// one resource that cannot be read would keep us from reading any.
+    Other(serde_json::Value),
+}
+
+impl Cell {
+    /// What to say about [`Cell::Other`].
+    pub(crate) const WANTED: &str = "this must be a text, a whole number, or a list of them";
 }
 
 impl JsonSchema for Cell {
@@ -283,14 +291,21 @@ impl JsonSchema for Cell {
 
 /// The value of a field in a test: a text, a whole number, or true or false.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "this must be a text, a whole number, or true or false")]
+#[serde(untagged)]
 pub enum FieldValue {
     /// True or false.
     Bool(bool),
     /// A number.
     Number(i64),
-    /// Anything else, in the form that the field has in alerts.
+    /// A text, in the form that the field has in alerts.
     Text(String),
+    /// Anything else is a mistake, which [`crate::check`] reports: as with [`Cell::Other`].
+    Other(serde_json::Value),
+}
+
+impl FieldValue {
+    /// What to say about [`FieldValue::Other`].
+    pub(crate) const WANTED: &str = "this must be a text, a whole number, or true or false";
 }
 
 impl JsonSchema for FieldValue {
@@ -317,6 +332,7 @@ impl fmt::Display for FieldValue {
             Self::Bool(value) => value.fmt(f),
             Self::Number(value) => value.fmt(f),
             Self::Text(value) => value.fmt(f),
+            Self::Other(value) => value.fmt(f),
         }
     }
 }
@@ -358,5 +374,36 @@ mod tests {
         assert_eq!("WARNING".parse(), Ok(Priority::Warning));
         assert_eq!("info".parse(), Ok(Priority::Informational));
         assert!("fatal".parse::<Priority>().is_err());
+    }
+
+    /// What the API server lets through must be readable: one resource that isn't would hide all others.
+    #[test]
+    fn the_largest_values_that_fit_the_schemas_are_read() {
+        let schema = |schema: Schema, text: &str| {
+            let pattern = schema.get("pattern").and_then(|pattern| pattern.as_str()).expect("a pattern").to_owned();
+            assert!(regex::Regex::new(&pattern).expect("a pattern").is_match(text), "{text} does not fit {pattern}");
+        };
+        let generator = &mut SchemaGenerator::default();
+        for text in ["999999999999", "999999999Gi"] {
+            schema(Size::json_schema(generator), text);
+            assert!(text.parse::<Size>().is_ok(), "{text}");
+        }
+        let text = "999999999h".repeat(3);
+        schema(Span::json_schema(generator), &text);
+        assert!(text.parse::<Span>().is_ok(), "{text}");
+    }
+
+    #[test]
+    fn cells_and_field_values_read_whatever_the_api_server_keeps() {
+        let read = |json: &str| serde_json::from_str::<Cell>(json).expect("a cell");
+        assert_eq!(read("[1, \"a\"]"), Cell::Many(vec![Scalar::Number(1), Scalar::Text("a".into())]));
+        for json in ["{}", "[[1]]", "true", "1.5", "null", "[null]"] {
+            assert!(matches!(read(json), Cell::Other(_)), "{json}");
+        }
+        let read = |json: &str| serde_json::from_str::<FieldValue>(json).expect("a value");
+        assert_eq!(read("true"), FieldValue::Bool(true));
+        for json in ["{}", "[1]", "1.5", "null"] {
+            assert!(matches!(read(json), FieldValue::Other(_)), "{json}");
+        }
     }
 }

@@ -228,12 +228,14 @@ pub struct SlackSink {
 }
 
 /// How fast alerts are delivered.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
     /// Alerts per second in the long run. May be a fraction: 0.1 is one in ten seconds.
+    // The API server compares whole numbers with the whole part of a bound, so 0 needs a rule of its own.
     #[schemars(range(min = 0.001, max = 10_000))]
+    #[x_kube(validation = ("double(self) > 0.0", "perSecond: more than 0"))]
     pub per_second: f64,
     /// Alerts at once after a quiet time. Default: 20.
     #[serde(skip_serializing_if = "Option::is_none")]
