@@ -162,7 +162,8 @@ fn check_rollout(rollout: &Rollout, path: &Path, broken: &mut Vec<Broken>) {
     if !staged && (!rollout.steps.is_empty() || rollout.interval.is_some()) {
         broken.push((path.clone(), "steps and interval: only the strategy Staged has them"));
     }
-    if !rollout.steps.is_empty() && !(rollout.steps.is_sorted() && rollout.steps.last() == Some(&100)) {
+    let to_all = rollout.steps.is_sorted() && rollout.steps.last() == Some(&100);
+    if !rollout.steps.is_empty() && !to_all {
         broken.push((path.key("steps"), "steps: ascending percentages, the last of them 100"));
     }
     if !within(rollout.interval, 1_000, DAY_MS) {

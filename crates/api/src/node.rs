@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Empty: there is nothing to want.
+#[expect(clippy::duplicated_attributes, reason = "columns may have the same type and priority")]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[kube(
     group = "gyrfalcon.dev",

@@ -136,7 +136,7 @@ pub enum Destination {
     /// A file.
     File(FileSink),
     /// An HTTP receiver.
-    Webhook(WebhookSink),
+    Webhook(Box<WebhookSink>),
     /// A chat.
     Slack(SlackSink),
 }
@@ -147,7 +147,7 @@ impl AlertSinkSpec {
         match (&self.stdout, &self.file, &self.webhook, &self.slack) {
             (Some(stdout), None, None, None) => Some(Destination::Stdout(stdout.clone())),
             (None, Some(file), None, None) => Some(Destination::File(file.clone())),
-            (None, None, Some(webhook), None) => Some(Destination::Webhook(webhook.clone())),
+            (None, None, Some(webhook), None) => Some(Destination::Webhook(Box::new(webhook.clone()))),
             (None, None, None, Some(slack)) => Some(Destination::Slack(slack.clone())),
             _ => None,
         }
