@@ -76,6 +76,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("sensor.criSockets={/run/containerd/containerd.sock}", "criSockets"),
 ];
 
+/// Why there can be no check here, if there can't.
+pub fn cannot_run() -> Option<String> {
+    Tools::locate().and_then(|tools| tools.path("helm")).err().map(|error| format!("{error:#}"))
+}
+
 /// Lints and renders; with [`Mode::Write`], writes what differs, otherwise fails on it.
 pub fn run(checkout: &Checkout, mode: Mode) -> Result<()> {
     let helm = Helm { program: Tools::locate()?.path("helm")?, chart: checkout.root.join(CHART) };
@@ -213,5 +218,28 @@ mod tests {
     fn the_single_file_begins_with_the_labelled_namespace() {
         let text = install("---\nkind: Service\n");
         assert!(text.contains("pod-security.kubernetes.io/warn: privileged\n---\nkind: Service\n"), "{text}");
+    }
+
+    /// The names of metrics in a text.
+    fn metrics(text: &str) -> impl Iterator<Item = &str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("gyrfalcon_"))
+    }
+
+    #[test]
+    fn alerts_and_dashboard_ask_for_metrics_that_the_operator_has() -> Result<()> {
+        let root = checkout::root();
+        let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"));
+        let table = read("operator/src/metrics.rs")?;
+        for path in ["templates/monitoring/prometheusrule.yaml", "files/dashboard.json"] {
+            let text = read(&format!("{CHART}/{path}"))?;
+            assert!(metrics(&text).count() > 5, "{path} asks for nothing");
+            for metric in metrics(&text) {
+                // Counters are served with this behind the name that the table has.
+                let name = metric.strip_suffix("_total").unwrap_or(metric);
+                assert!(table.contains(&format!("\"{name}\"")), "{path}: operator/src/metrics.rs has no {name}");
+            }
+        }
+        Ok(())
     }
 }

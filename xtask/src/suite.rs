@@ -14,8 +14,9 @@ use std::time::Instant;
 use anyhow::{Result, anyhow, bail};
 
 use crate::checkout::{self, Checkout};
+use crate::codegen::Mode;
 use crate::tally::{self, Tally};
-use crate::{binaries, deny, ebpf, kernel_test, process, tidy};
+use crate::{binaries, chart, deny, ebpf, kernel_test, process, tidy};
 use report::{Outcome, Row};
 
 /// One part of the tests.
@@ -27,6 +28,8 @@ pub enum Step {
     Tidy,
     /// Licences and sources of dependencies.
     Deny,
+    /// The Helm chart, its renders and `config/install.yaml`.
+    Chart,
     /// The kernel programs build.
     Ebpf,
     /// Lints; a warning is a failure.
@@ -39,7 +42,8 @@ pub enum Step {
 
 impl Step {
     /// In the order in which they run: the quick ones first.
-    pub const ALL: [Self; 7] = [Self::Fmt, Self::Tidy, Self::Deny, Self::Ebpf, Self::Clippy, Self::Unit, Self::Kernel];
+    pub const ALL: [Self; 8] =
+        [Self::Fmt, Self::Tidy, Self::Deny, Self::Chart, Self::Ebpf, Self::Clippy, Self::Unit, Self::Kernel];
 
     /// The word for `--only`.
     pub fn name(self) -> &'static str {
@@ -47,6 +51,7 @@ impl Step {
             Self::Fmt => "fmt",
             Self::Tidy => "tidy",
             Self::Deny => "deny",
+            Self::Chart => "chart",
             Self::Ebpf => "ebpf",
             Self::Clippy => "clippy",
             Self::Unit => "unit",
@@ -112,6 +117,10 @@ impl Suite<'_> {
             Step::Fmt => fmt(self.checkout).map(|()| Outcome::Passed(Tally::default())),
             Step::Tidy => tidy::run(self.checkout).map(|()| Outcome::Passed(Tally::default())),
             Step::Deny => deny::run(self.checkout).map(|()| Outcome::Passed(Tally::default())),
+            Step::Chart => match chart::cannot_run() {
+                Some(reason) => Ok(Outcome::CannotRun(reason)),
+                None => chart::run(self.checkout, Mode::Check).map(|()| Outcome::Passed(Tally::default())),
+            },
             Step::Ebpf => self.object().map(|_| Outcome::Passed(Tally::default())),
             Step::Clippy => clippy(self.checkout, self.object()?).map(|()| Outcome::Passed(Tally::default())),
             Step::Unit => {
