@@ -1,4 +1,4 @@
-//! Embeds the kernel programs.
+//! Embeds the kernel programs, and makes Rust of what the sensor asks of container runtimes.
 //!
 //! `cargo xtask` builds them with a tool chain of their own and names the file in `GYRFALCON_EBPF_OBJECT`. Without it the
 //! sensor still compiles (for `cargo check`, for editors) and says at run time what is missing.
@@ -6,6 +6,21 @@
 use std::{env, fs, path::Path};
 
 fn main() {
+    kernel_programs();
+    container_runtime();
+}
+
+/// Only the tests play the server.
+fn container_runtime() {
+    println!("cargo::rerun-if-changed=proto/cri.proto");
+    let descriptors = protox::compile(["proto/cri.proto"], ["proto"]).unwrap_or_else(|error| panic!("{error:?}"));
+    tonic_prost_build::configure()
+        .server_mod_attribute(".", "#[cfg(test)]")
+        .compile_fds(descriptors)
+        .unwrap_or_else(|error| panic!("cannot generate the client: {error}"));
+}
+
+fn kernel_programs() {
     println!("cargo::rerun-if-env-changed=GYRFALCON_EBPF_OBJECT");
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     let code = match env::var("GYRFALCON_EBPF_OBJECT") {

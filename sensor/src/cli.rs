@@ -27,7 +27,7 @@ pub enum Command {
     /// List the kinds of sinks
     Sinks,
     /// Show what this kernel permits, what would be used, and why
-    Doctor,
+    Doctor(Containers),
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -98,6 +98,21 @@ pub struct Run {
     /// Name of this host in alerts
     #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]
     pub hostname: Option<String>,
+    /// Where facts about containers come from.
+    #[command(flatten)]
+    pub containers: Containers,
+}
+
+/// Where facts about containers come from.
+#[derive(Debug, Clone, Args)]
+pub struct Containers {
+    /// Socket of a container runtime (CRI), such as unix:///run/containerd/containerd.sock. May be repeated; without it,
+    /// the well-known ones below the host's root are used
+    #[arg(long, value_name = "SOCKET", value_parser = crate::containers::sockets::parse, env = "GYRFALCON_CRI", value_delimiter = ',')]
+    pub cri: Vec<PathBuf>,
+    /// Where the host's /run and /sys/fs/cgroup are found, for a sensor that runs in a container
+    #[arg(long, value_name = "FOLDER", default_value = "/", env = "GYRFALCON_HOST_ROOT")]
+    pub host_root: PathBuf,
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {

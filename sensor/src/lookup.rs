@@ -7,11 +7,13 @@ use std::{
 
 use crate::{driver::Waker, pipeline::Input, procfs::Reader};
 
-/// What is known about this process?
+/// What is known about this process, and about its cgroup?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     /// Its id in the initial pid namespace.
     pub pid: u32,
+    /// Id of the cgroup, if that is asked: it is answered in any case.
+    pub cgroup: Option<u64>,
 }
 
 /// Most questions under way.
@@ -27,9 +29,11 @@ pub fn start(reader: Reader, inputs: Sender<Input>, waker: Waker) -> std::io::Re
 fn answer(reader: &Reader, asked: &Receiver<Question>, inputs: &Sender<Input>, waker: &Waker) {
     for question in asked {
         let seed = i32::try_from(question.pid).ok().and_then(|pid| reader.one(pid));
+        let cgroup = question.cgroup.map(|cgroup| Input::Cgroup(cgroup, reader.cgroup(cgroup)));
         // A process that is gone stays unknown; the record that asked has been judged with what it said itself.
-        if let Some(seed) = seed {
-            if inputs.send(Input::Process(Box::new(seed))).is_err() {
+        let process = seed.map(|seed| Input::Process(Box::new(seed)));
+        for answer in process.into_iter().chain(cgroup) {
+            if inputs.send(answer).is_err() {
                 return;
             }
             waker.wake();

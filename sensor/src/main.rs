@@ -2,14 +2,18 @@
 #![deny(unsafe_code)]
 
 mod active;
+#[expect(unsafe_code, reason = "opens cgroups by their ids")]
+mod cgroups;
 mod chain;
 mod cli;
 #[expect(unsafe_code, reason = "asks libc for the time zone")]
 mod clock;
 mod commands;
+mod containers;
 #[expect(unsafe_code, reason = "maps the memory shared with the kernel")]
 mod driver;
 mod exit;
+mod hold;
 mod input;
 mod log;
 mod lookup;
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
         Command::Fields(args) => commands::list::fields(args),
         Command::Events(args) => commands::list::events(args),
         Command::Sinks => commands::list::sinks(),
-        Command::Doctor => commands::doctor::doctor(),
+        Command::Doctor(args) => commands::doctor::doctor(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "gyrfalcon", &mut script);

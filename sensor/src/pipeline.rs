@@ -4,8 +4,9 @@
 //! looked up is asked of the [`crate::lookup`] thread; alerts are put into the sinks' queues. Everything that can change
 //! what it does arrives as an [`Input`].
 
+mod core;
+
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,19 +17,18 @@ use std::{
 };
 
 use event::{
-    containers::{ClusterChange, Container, ContainerFacts, Membership},
-    decode::{Kind, Record},
-    event::Event,
+    containers::{ClusterChange, Container, ContainerFacts},
     loss::{Loss, Losses},
     state::{Seed, State},
     users::Users,
-    value::Arena,
 };
-use rules::{alert::Alert, ruleset::Evaluation};
+use rules::alert::Alert;
 use sinks::Fanout;
 
+use self::core::Core;
 use crate::{
     active::Active,
+    containers::{Asker, Told},
     driver::{Consumer, RIPE_NS, boot_time_ns},
     lookup::Question,
 };
@@ -67,6 +67,10 @@ pub enum Input {
     Scanned,
     /// Facts about a process.
     Process(Box<Seed>),
+    /// What a cgroup's path is, if it could be found: the answer to a question.
+    Cgroup(u64, Option<Vec<u8>>),
+    /// What a container runtime says.
+    Container(Told),
     /// Names of users and groups.
     Users(Box<Users>),
     /// What the cluster says about pods and namespaces.
@@ -115,22 +119,7 @@ const SLEEP: Duration = Duration::from_secs(1);
 pub struct Pipeline {
     consumer: Consumer,
     inputs: Receiver<Input>,
-    questions: SyncSender<Question>,
-    publish: Box<dyn Publish>,
-    counters: Arc<Counters>,
-    state: State,
-    active: Arc<Active>,
-    scratch: Scratch,
-    /// Questions that found no room.
-    unasked: VecDeque<Question>,
-}
-
-/// Memory that events share, one after the other.
-#[derive(Default)]
-struct Scratch {
-    arena: Arena,
-    evaluation: Evaluation,
-    number: u64,
+    core: Core,
 }
 
 /// What the loop is given to start with.
@@ -141,6 +130,8 @@ pub struct Parts {
     pub inputs: Receiver<Input>,
     /// Where look-ups are asked.
     pub questions: SyncSender<Question>,
+    /// Where containers are asked about.
+    pub asker: Asker,
     /// Where alerts go.
     pub publish: Box<dyn Publish>,
     /// What is counted.
@@ -154,47 +145,54 @@ pub struct Parts {
 impl Pipeline {
     /// Starts the loop on a thread of its own; it ends after [`Input::Stop`].
     pub fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<()>> {
-        let Parts { consumer, inputs, questions, publish, counters, state, active } = parts;
-        let mut pipeline = Self {
-            consumer,
-            inputs,
-            questions,
-            publish,
-            counters,
-            state,
-            active,
-            scratch: Scratch::default(),
-            unasked: VecDeque::new(),
-        };
+        let Parts { consumer, inputs, questions, asker, publish, counters, state, active } = parts;
+        let core = Core::new(questions, asker, publish, counters, state, active);
+        let mut pipeline = Self { consumer, inputs, core };
         thread::Builder::new().name("events".to_owned()).spawn(move || pipeline.run())
     }
 
     fn run(&mut self) {
         while !self.take_inputs() {
-            let ripe = boot_time_ns().saturating_sub(RIPE_NS);
-            if self.deliver(ripe) == 0 {
-                self.publish_counters();
-                self.consumer.wait(SLEEP);
+            let now = boot_time_ns();
+            if self.deliver(now.saturating_sub(RIPE_NS), now) == 0 {
+                self.core.publish_counters();
+                self.wait(now);
             }
         }
-        while self.deliver(u64::MAX) > 0 {}
-        self.publish_counters();
+        while self.deliver(u64::MAX, boot_time_ns()) > 0 {}
+        // What waits for facts still gets its time.
+        while self.core.waits() && !self.take_inputs() {
+            let now = boot_time_ns();
+            self.core.tick(now);
+            self.wait(now);
+        }
+        self.core.give_up();
+        self.core.publish_counters();
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&mut self, now: u64) {
+        let deadline = self.core.deadline_ns().map(|ns| Duration::from_nanos(ns.saturating_sub(now)));
+        self.consumer.wait(deadline.map_or(SLEEP, |left| left.min(SLEEP)));
     }
 
     /// Takes what has arrived; whether to stop.
     fn take_inputs(&mut self) -> bool {
+        let core = &mut self.core;
         loop {
             match self.inputs.try_recv() {
                 Ok(Input::Rules(active, done)) => {
-                    self.active = active;
+                    core.active = active;
                     // Nobody waits any more when the sensor is ending.
                     let _ = done.send(());
                 }
-                Ok(Input::Scanned) => self.state.losses = Losses::default(),
-                Ok(Input::Process(seed)) => self.state.seed(&seed),
-                Ok(Input::Cluster(change)) => self.state.change_cluster(*change),
-                Ok(Input::Users(users)) => self.state.users = *users,
-                Ok(Input::Clock(boot_ns)) => self.state.host.boot_ns = boot_ns,
+                Ok(Input::Scanned) => core.scanned(),
+                Ok(Input::Process(seed)) => core.seed(&seed),
+                Ok(Input::Cgroup(cgroup, path)) => core.cgroup(cgroup, path.as_deref(), boot_time_ns()),
+                Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
+                Ok(Input::Cluster(change)) => core.state.change_cluster(*change),
+                Ok(Input::Users(users)) => core.state.users = *users,
+                Ok(Input::Clock(boot_ns)) => core.state.host.boot_ns = boot_ns,
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
             }
@@ -202,81 +200,10 @@ impl Pipeline {
     }
 
     /// Delivers a batch of records that are older than `until`.
-    fn deliver(&mut self, until: u64) -> usize {
-        let Self { consumer, state, active, scratch, publish, counters, questions, unasked, .. } = self;
-        let mut judged = 0;
-        let delivered = consumer.drain(until, BATCH, |bytes| {
-            let record = match Record::decode(bytes) {
-                Ok(record) => record,
-                Err(error) => return state.losses.add(Loss::from(&error)),
-            };
-            let wanted = state.apply(&record);
-            if wanted.process || wanted.cgroup {
-                ask(counters, questions, unasked, Question { pid: record.header.tgid });
-            }
-            judged += u64::from(judge(state, active, scratch, &**publish, counters, &record));
-        });
-        counters.events.fetch_add(judged, Relaxed);
-        while let Some(question) = unasked.pop_front() {
-            if questions.try_send(question).is_err() {
-                unasked.push_front(question);
-                break;
-            }
-        }
+    fn deliver(&mut self, until: u64, now: u64) -> usize {
+        let Self { consumer, core, .. } = self;
+        let delivered = consumer.drain(until, BATCH, |bytes| core.take(bytes, now));
+        core.tick(now);
         delivered
     }
-
-    fn publish_counters(&self) {
-        self.counters.store(&self.state.losses);
-        self.counters.processes.store(self.state.processes() as u64, Relaxed);
-    }
-}
-
-/// Most questions that wait for room.
-const UNASKED: usize = 4096;
-
-fn ask(counters: &Counters, questions: &SyncSender<Question>, unasked: &mut VecDeque<Question>, question: Question) {
-    if unasked.is_empty() && questions.try_send(question).is_ok() {
-        return;
-    }
-    if unasked.len() < UNASKED {
-        unasked.push_back(question);
-    } else {
-        counters.unasked.fetch_add(1, Relaxed);
-    }
-}
-
-/// Judges one event by all rules that can see it; `false` for records that are state only.
-fn judge(
-    state: &State,
-    active: &Arc<Active>,
-    scratch: &mut Scratch,
-    publish: &dyn Publish,
-    counters: &Counters,
-    record: &Record<'_>,
-) -> bool {
-    if record.kind == Kind::Fork {
-        return false;
-    }
-    scratch.number += 1;
-    {
-        let Some(event) = Event::new(record, state, &scratch.arena, scratch.number) else { return false };
-        active.ruleset.matches(&event, &mut scratch.evaluation, |rule| {
-            if active.count(rule.index(), &event) {
-                let membership = event.membership();
-                let container = match membership {
-                    Membership::Container(container) => Some(&**container),
-                    Membership::Host | Membership::Unknown => None,
-                };
-                let facts = state.container_facts(membership);
-                let pod = facts.and_then(|facts| facts.pod.as_ref());
-                let pod_uid = pod.map_or("", |pod| state.pod(pod).map_or(&pod.uid, |known| &known.uid));
-                let origin = Origin { active, rule: rule.index(), container, facts, pod_uid };
-                publish.publish(Arc::new(active.ruleset.alert(rule, &event)), &origin);
-                counters.alerts.fetch_add(1, Relaxed);
-            }
-        });
-    }
-    scratch.arena.reset();
-    true
 }

@@ -3,9 +3,7 @@
 //! Nothing here is trusted to stay: a process can end between two reads, and then it is left out.
 
 use std::{
-    ffi::OsStr,
     fs,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +14,7 @@ use std::{
 use event::state::{Seed, Start};
 use procfs::process::Process;
 
-use crate::driver::CgroupSource;
+use crate::{cgroups::Hierarchy, driver::CgroupSource};
 
 /// Most bytes of arguments, and of environment: the kernel programs' limit.
 const TEXT_MAX: usize = abi::record::ARGS_MAX;
@@ -25,20 +23,24 @@ const TEXT_MAX: usize = abi::record::ARGS_MAX;
 #[derive(Debug, Clone)]
 pub struct Reader {
     controller: Option<&'static str>,
-    mount: Option<PathBuf>,
+    hierarchy: Option<Hierarchy>,
     /// Read environments, too: shared by the clones, set when rules ask for them.
     env: Arc<AtomicBool>,
 }
 
 impl Reader {
-    /// A reader that takes the cgroup from the hierarchy that records carry.
-    pub fn new(cgroups: CgroupSource) -> Self {
+    /// A reader that takes the cgroup from the hierarchy that records carry, and its path from where the host's root is.
+    pub fn new(cgroups: CgroupSource, host_root: &Path) -> Self {
         let controller = match cgroups {
             CgroupSource::Unified => None,
             CgroupSource::Controller { name, .. } => Some(name),
         };
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self { mount: mount_point(&mounts, controller), controller, env: Arc::default() }
+        Self { hierarchy: Hierarchy::find(controller, host_root), controller, env: Arc::default() }
+    }
+
+    /// The path of the cgroup with this id, while it exists.
+    pub fn cgroup(&self, id: u64) -> Option<Vec<u8>> {
+        self.hierarchy.as_ref()?.path(id)
     }
 
     /// Whether environments are read from now on.
@@ -63,6 +65,7 @@ impl Reader {
         let status = process.status().ok()?;
         let folder = PathBuf::from(format!("/proc/{pid}"));
         let cgroup_path = self.cgroup_path(&fs::read(folder.join("cgroup")).unwrap_or_default());
+        let cgroup = self.hierarchy.as_ref().map_or(0, |hierarchy| hierarchy.id(&cgroup_path));
         let last = |numbers: &Option<Vec<i32>>| numbers.as_ref().and_then(|n| n.last()).map(|n| unsigned(*n));
         Some(Seed {
             tgid: unsigned(status.tgid),
@@ -73,7 +76,7 @@ impl Reader {
             env: self.env.load(Relaxed).then(|| head(folder.join("environ"))),
             exepath: link(folder.join("exe")),
             cwd: link(folder.join("cwd")),
-            cgroup: self.cgroup_id(&cgroup_path),
+            cgroup,
             cgroup_path,
             vpid: last(&status.nstgid).unwrap_or(unsigned(pid)),
             sid: unsigned(stat.session),
@@ -94,14 +97,10 @@ impl Reader {
             };
             ours.then(|| path.to_vec())
         });
-        row.unwrap_or_default()
-    }
-
-    /// A cgroup's id is the inode number of its folder.
-    fn cgroup_id(&self, path: &[u8]) -> u64 {
-        let Some(mount) = &self.mount else { return 0 };
-        let relative = Path::new(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
-        fs::metadata(mount.join(relative)).map_or(0, |meta| meta.ino())
+        match &self.hierarchy {
+            Some(hierarchy) => hierarchy.absolute(&row.unwrap_or_default()),
+            None => row.unwrap_or_default(),
+        }
     }
 }
 
@@ -120,42 +119,13 @@ fn link(path: PathBuf) -> Vec<u8> {
     fs::read_link(path).map(|target| target.into_os_string().as_encoded_bytes().to_vec()).unwrap_or_default()
 }
 
-/// Where a hierarchy is mounted, from /proc/self/mountinfo (proc_pid_mountinfo(5)).
-fn mount_point(table: &str, controller: Option<&str>) -> Option<PathBuf> {
-    table.lines().find_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        let point = front.split(' ').nth(4)?;
-        let mut back = back.split(' ');
-        let kind = back.next()?;
-        let options = back.nth(1)?;
-        let ours = match controller {
-            Some(name) => kind == "cgroup" && options.split(',').any(|option| option == name),
-            None => kind == "cgroup2",
-        };
-        ours.then(|| PathBuf::from(point))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MOUNTS: &str = "\
-25 30 0:23 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
-26 30 0:24 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
-27 30 0:25 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-";
-
-    #[test]
-    fn the_hierarchy_is_found_by_its_controller() {
-        assert_eq!(mount_point(MOUNTS, Some("cpu")), Some("/sys/fs/cgroup/cpu,cpuacct".into()));
-        assert_eq!(mount_point(MOUNTS, None), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(mount_point(MOUNTS, Some("pids")), None);
-    }
-
     #[test]
     fn the_path_is_that_of_the_hierarchy() {
-        let reader = |controller| Reader { controller, mount: None, env: Arc::default() };
+        let reader = |controller| Reader { controller, hierarchy: None, env: Arc::default() };
         let table = b"4:memory:/a/b\n1:cpu,cpuacct:/c\n0::/d\n";
         assert_eq!(reader(Some("memory")).cgroup_path(table), b"/a/b");
         assert_eq!(reader(None).cgroup_path(table), b"/d");
@@ -163,7 +133,7 @@ mod tests {
 
     #[test]
     fn this_process_is_among_all() {
-        let seeds = Reader::new(CgroupSource::Unified).all();
+        let seeds = Reader::new(CgroupSource::Unified, Path::new("/")).all();
         let own = seeds.iter().find(|seed| seed.tgid == std::process::id()).expect("this process");
         assert!(!own.exepath.is_empty() && !own.argv.is_empty());
     }

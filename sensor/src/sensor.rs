@@ -10,6 +10,7 @@ use std::{
         mpsc::{self, Sender},
     },
     thread,
+    time::Duration,
 };
 
 use abi::control::want;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use crate::{
     active::Active,
     chain::chain,
+    cli, containers,
     driver::{self, Driver, DriverError, Host, Waker, boot_time_ns},
     lookup,
     pipeline::{Counters, Input, Parts, Pipeline, Publish},
@@ -27,6 +29,9 @@ use crate::{
     report,
     users::Accounts,
 };
+
+/// How long the start waits for the container runtimes to say what runs already.
+const LISTS: Duration = Duration::from_secs(2);
 
 /// Why something could not be put into effect.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -39,6 +44,8 @@ pub struct Setup {
     pub options: Options,
     /// Where alerts go.
     pub publish: Box<dyn Publish>,
+    /// Where facts about containers come from.
+    pub containers: cli::Containers,
 }
 
 /// The running parts, seen from the thread that controls them.
@@ -60,7 +67,7 @@ pub struct Sensor {
 impl Sensor {
     /// Attaches, reads what is there, and judges by these rules.
     pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
-        let Setup { ring_bytes, options, publish } = setup;
+        let Setup { ring_bytes, options, publish, containers } = setup;
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
@@ -68,7 +75,7 @@ impl Sensor {
         let rings = driver::Options { ring_bytes, ..driver::Options::default() };
         let (driver, consumer) = Driver::load(&host, driver::object(), rings)?;
 
-        let reader = Reader::new(host.cgroups);
+        let reader = Reader::new(host.cgroups, &containers.host_root);
         let (accounts, users) = Accounts::read();
         let boot_ns = boot_offset();
         let mut state = State::new(
@@ -84,12 +91,22 @@ impl Sensor {
         let (inputs, taken) = mpsc::channel();
         let waker = consumer.waker();
         let questions = lookup::start(reader.clone(), inputs.clone(), waker.clone())?;
+        let runtimes = {
+            let (inputs, waker) = (inputs.clone(), waker.clone());
+            let sockets = containers::sockets::sockets(&containers.cri, &containers.host_root);
+            containers::start(sockets, move |told| {
+                let heard = inputs.send(Input::Container(told)).is_ok();
+                waker.wake();
+                heard
+            })?
+        };
         let counters = Arc::new(Counters::default());
         driver.want(active.wants());
         let pipeline = Pipeline::start(Parts {
             consumer,
             inputs: taken,
             questions,
+            asker: runtimes.asker.clone(),
             publish,
             counters: Arc::clone(&counters),
             state,
@@ -111,6 +128,7 @@ impl Sensor {
         for seed in sensor.reader.all() {
             sensor.tell(Input::Process(Box::new(seed)));
         }
+        runtimes.wait_for_list(LISTS);
         sensor.tell(Input::Scanned);
         sensor.judge_by(&Arc::clone(&sensor.active))?;
         sensor.driver.filter(&sensor.active.filters())?;

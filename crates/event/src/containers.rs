@@ -66,6 +66,9 @@ pub enum Membership {
     Container(Arc<Container>),
 }
 
+/// Nothing, to be borrowed.
+pub(crate) static UNKNOWN: Membership = Membership::Unknown;
+
 /// The container that a cgroup path names, given its components leaf first. Nested cgroups that a container makes for
 /// itself belong to it.
 ///

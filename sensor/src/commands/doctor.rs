@@ -2,6 +2,8 @@
 
 use crate::{
     chain::chain,
+    cli,
+    containers::{self, sockets::sockets},
     driver::{self, Driver, Host, Rows},
     exit::Exit,
     out,
@@ -9,13 +11,14 @@ use crate::{
 };
 
 /// Probes and prints. Loading is tried for real where we may.
-pub fn doctor() -> Exit {
-    let (exit, lines) = examine();
+pub fn doctor(args: &cli::Containers) -> Exit {
+    let (exit, mut lines) = examine(args);
+    lines.extend(runtimes(args));
     let printed = out::print(&(lines.join("\n") + "\n"));
     if exit == Exit::Fine { printed } else { exit }
 }
 
-fn examine() -> (Exit, Vec<String>) {
+fn examine(args: &cli::Containers) -> (Exit, Vec<String>) {
     let host = match Host::probe() {
         Ok(host) => host,
         Err(error) => return (Exit::System, vec![format!("no   BTF: {}", chain(&error))]),
@@ -23,7 +26,7 @@ fn examine() -> (Exit, Vec<String>) {
     let mark = |present| if present { "yes" } else { "no" };
     let features = host.features();
     let mut lines: Vec<_> = features.iter().map(|f| format!("{:4} {}: {}", mark(f.present), f.name, f.note)).collect();
-    lines.push(format!("     processes in /proc: {}", Reader::new(host.cgroups).all().len()));
+    lines.push(format!("     processes in /proc: {}", Reader::new(host.cgroups, &args.host_root).all().len()));
     match try_all(&host) {
         Ok(rows) => {
             lines.push(format!("yes  kernel programs: exec, fork, exit and {rows} system calls load and attach"));
@@ -36,6 +39,21 @@ fn examine() -> (Exit, Vec<String>) {
             (Exit::System, lines)
         }
     }
+}
+
+/// Where facts about containers would come from.
+fn runtimes(args: &cli::Containers) -> Vec<String> {
+    let sockets = sockets(&args.cri, &args.host_root);
+    let looked = sockets.iter().map(|socket| socket.path.display().to_string()).collect::<Vec<_>>().join(", ");
+    let present: Vec<_> = sockets.into_iter().filter(|socket| socket.named || socket.path.exists()).collect();
+    if present.is_empty() {
+        return vec![format!("no   container runtime: containers are known by their ids only; looked for {looked}")];
+    }
+    let lines = present.iter().map(|socket| match containers::probe(&socket.path) {
+        Ok(runtime) => format!("yes  container runtime: {runtime} at {}", socket.path.display()),
+        Err(error) => format!("no   container runtime: {}", chain(&*error)),
+    });
+    lines.collect()
 }
 
 /// Loads and attaches everything once, for a moment.

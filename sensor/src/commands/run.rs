@@ -123,7 +123,12 @@ impl Standalone {
     ) -> Result<Self, Failed> {
         let sinks = Sinks::start(console(args, configs)?)?;
         let publish = Box::new(sinks.fanout());
-        let setup = Setup { ring_bytes: args.ring_mib << 20, options: options.clone(), publish };
+        let setup = Setup {
+            ring_bytes: args.ring_mib << 20,
+            options: options.clone(),
+            publish,
+            containers: args.containers.clone(),
+        };
         Ok(Self { sensor: Sensor::start(setup, active)?, specs, sinks, options })
     }
 

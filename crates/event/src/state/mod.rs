@@ -20,7 +20,9 @@ pub use self::{
     seed::Seed,
 };
 use crate::{
-    containers::{Cluster, ClusterChange, ContainerFacts, Containers, Membership, Namespace, Pod, PodFacts},
+    containers::{
+        Cluster, ClusterChange, Container, ContainerFacts, Containers, Membership, Namespace, Pod, PodFacts, UNKNOWN,
+    },
     decode::{Kind, Record, Status},
     loss::{Loss, Losses},
     users::Users,
@@ -128,13 +130,7 @@ impl State {
 
     fn exec(&mut self, record: &Record<'_>) -> Wanted {
         let header = &record.header;
-        if let Some(block) = record.block(tag::CGROUP)
-            && header.cgroup != 0
-            && matches!(block.status, Status::Ok | Status::Truncated)
-            && self.containers.learn(header.cgroup, block.components())
-        {
-            self.losses.add(Loss::CgroupTableFull);
-        }
+        self.learn_from(record);
         let (id, _) = self.find_or_insert(record);
         let Some(process) = self.table.at(id) else { return Wanted::default() };
         if process.image.as_ref().is_none_or(|image| image.time <= header.time) {
@@ -265,6 +261,22 @@ impl State {
         }
     }
 
+    /// Learns what a record says about its cgroup. [`State::apply`] does it, too.
+    pub fn learn_from(&mut self, record: &Record<'_>) {
+        if let Some(block) = record.block(tag::CGROUP)
+            && record.header.cgroup != 0
+            && matches!(block.status, Status::Ok | Status::Truncated)
+            && self.containers.learn(record.header.cgroup, block.components())
+        {
+            self.losses.add(Loss::CgroupTableFull);
+        }
+    }
+
+    /// What is known about a cgroup.
+    pub fn cgroup(&self, cgroup: u64) -> &Membership {
+        self.containers.get(cgroup).unwrap_or(&UNKNOWN)
+    }
+
     /// Says which path a cgroup has, as an answer to [`Wanted::cgroup`].
     pub fn learn_cgroup(&mut self, cgroup: u64, path: &[u8]) {
         let names = path.rsplit(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b"..");
@@ -277,11 +289,18 @@ impl State {
         }
     }
 
-    /// Brings what the runtime says about a container, by its full id.
-    pub fn set_container(&mut self, full_id: &str, facts: ContainerFacts) {
-        if !self.containers.set_facts(full_id, facts) {
+    /// Brings what the runtime says about a container, by its full id. `false` when there is no room for it.
+    pub fn set_container(&mut self, full_id: &str, facts: ContainerFacts) -> bool {
+        let room = self.containers.set_facts(full_id, facts);
+        if !room {
             self.losses.add(Loss::ContainerTableFull);
         }
+        room
+    }
+
+    /// What the runtime said about a container; `None` while it has not.
+    pub fn facts_of(&self, container: &Container) -> Option<&ContainerFacts> {
+        self.containers.facts(container)
     }
 
     /// Says that a container is gone. Bring it after the last events that may be of it.
@@ -292,7 +311,7 @@ impl State {
     /// What the runtime said about a container; `None` while it has not, which is when events are held back.
     pub fn container_facts(&self, membership: &Membership) -> Option<&ContainerFacts> {
         match membership {
-            Membership::Container(container) => self.containers.facts(container),
+            Membership::Container(container) => self.facts_of(container),
             Membership::Unknown | Membership::Host => None,
         }
     }
@@ -343,7 +362,6 @@ impl State {
 
     /// What is known about the container of a record's cgroup.
     pub fn membership<'a>(&'a self, record: &Record<'_>, process: Option<&'a Process>) -> &'a Membership {
-        static UNKNOWN: Membership = Membership::Unknown;
         let cgroup = record.header.cgroup;
         process
             .filter(|process| process.cgroup == cgroup && process.membership != Membership::Unknown)
