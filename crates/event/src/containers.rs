@@ -171,16 +171,6 @@ impl Containers {
         dropped
     }
 
-    /// What a cgroup is, given its path in case nobody has said.
-    pub(crate) fn peek<'a>(&self, cgroup: u64, leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> Membership {
-        match self.get(cgroup) {
-            Some(known @ (Membership::Host | Membership::Container(_))) => known.clone(),
-            None | Some(Membership::Unknown) => {
-                of_path(leaf_first).map_or(Membership::Host, |container| Membership::Container(Arc::new(container)))
-            }
-        }
-    }
-
     /// Learns a cgroup from its path, unless it is known. `true` when others had to be forgotten.
     pub(crate) fn learn<'a>(&mut self, cgroup: u64, leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
         match self.get(cgroup) {

@@ -52,6 +52,15 @@ impl Asker {
     }
 }
 
+#[cfg(test)]
+impl Asker {
+    /// One whose questions the test sees: id, and whether it is of a pod.
+    pub fn heard() -> (Self, impl FnMut() -> Option<(Box<str>, bool)>) {
+        let (questions, mut asked) = mpsc::channel(QUEUE);
+        (Self(questions), move || asked.try_recv().ok().map(|ask: Ask| (ask.id, ask.in_pod)))
+    }
+}
+
 /// The running thread.
 pub struct Runtimes {
     /// For the event loop.

@@ -164,20 +164,24 @@ impl Core {
     /// Whether a record is to be held.
     fn standing(&mut self, record: &Record<'_>, now: u64) -> Standing {
         let cgroup = record.header.cgroup;
-        let membership = self.state.peek_membership(record);
-        if membership != Membership::Unknown && self.hold.waits(&Key::Cgroup(cgroup)) {
-            // This record says what others of its cgroup wait for.
-            self.state.learn_from(record);
+        // What a cgroup is never changes: this much may be known before the record is judged.
+        self.state.learn_from(record);
+        let membership = self.state.membership(record, self.state.process(record)).clone();
+        if membership != Membership::Unknown {
             self.resolve(cgroup, now);
         }
         match membership {
             Membership::Host => Standing::Flows(None),
             Membership::Unknown if cgroup == 0 => Standing::Flows(None),
-            Membership::Unknown => match self.settled(&Key::Cgroup(cgroup), now) {
-                Some(why) => Standing::Flows(why.loss()),
-                None if self.available => Standing::ForCgroup,
-                None => Standing::Flows(None),
-            },
+            Membership::Unknown => {
+                let key = Key::Cgroup(cgroup);
+                match self.settled(&key, now) {
+                    Some(why) => Standing::Flows(why.loss()),
+                    // Those behind a record that waits must wait, too.
+                    None if self.available || self.hold.waits(&key) => Standing::ForCgroup,
+                    None => Standing::Flows(None),
+                }
+            }
             Membership::Container(container) => {
                 if self.state.facts_of(&container).is_some() {
                     return Standing::Flows(None);
@@ -185,7 +189,6 @@ impl Core {
                 let key = facts_of(&container);
                 match self.settled(&key, now) {
                     Some(why) => Standing::Flows(why.loss()),
-                    // Those behind a record that waits must wait, too.
                     None if self.available || self.hold.waits(&key) => Standing::ForFacts(container),
                     None => Standing::Flows(None),
                 }

@@ -333,18 +333,6 @@ impl State {
         self.cluster.namespace(name)
     }
 
-    /// The container that a record will be found to belong to once it is applied. Changes nothing, so that a record can
-    /// be held back before.
-    pub fn peek_membership(&self, record: &Record<'_>) -> Membership {
-        let cgroup = record.header.cgroup;
-        match record.block(tag::CGROUP) {
-            Some(block) if cgroup != 0 && matches!(block.status, Status::Ok | Status::Truncated) => {
-                self.containers.peek(cgroup, block.components())
-            }
-            Some(_) | None => self.membership(record, self.process(record)).clone(),
-        }
-    }
-
     /// The process that a record is about.
     pub fn process(&self, record: &Record<'_>) -> Option<&Process> {
         self.table.get(ProcessKey::of(&record.header))
