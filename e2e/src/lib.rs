@@ -26,6 +26,7 @@ pub mod reaper;
 pub mod tools;
 
 mod audit;
+mod capability;
 mod cluster;
 mod component;
 mod kubectl;
@@ -36,6 +37,7 @@ mod node;
 mod wait;
 
 pub use audit::AuditWebhook;
+pub use capability::capabilities_here;
 pub use cluster::{Cluster, ClusterOptions};
 pub use component::Component;
 pub use kubectl::Output;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use e2e::{Cluster, ClusterOptions, Tools, reaper, wait_for};
+use e2e::{Cluster, ClusterOptions, Tools, capabilities_here, reaper, wait_for};
 use serde_json::Value;
 
 use crate::checkout::Checkout;
@@ -23,6 +23,8 @@ const SYSTEM: &str = "gyrfalcon-system";
 const SHOP: &str = "shop";
 /// Files and folders that are applied: rules for the whole cluster, then one sample for each kind.
 const MANIFESTS: [&str; 2] = ["config/rules", "config/samples"];
+/// What the chart gives to the sensor.
+const CAPABILITIES: [&str; 5] = ["BPF", "PERFMON", "SYS_RESOURCE", "SYS_PTRACE", "DAC_READ_SEARCH"];
 /// What a newcomer would wait.
 const LONG: Duration = Duration::from_secs(180);
 
@@ -123,10 +125,7 @@ fn install_chart(cluster: &Cluster, checkout: &Checkout) -> Result<()> {
         format!("image.sensor.repository=gyrfalcon,image.sensor.tag={tag}"),
         // One node.
         "operator.replicas=1".to_owned(),
-        format!(
-            "sensor.capabilities={{{}}}",
-            capabilities_here(&["BPF", "PERFMON", "SYS_RESOURCE", "SYS_PTRACE", "DAC_READ_SEARCH"]).join(",")
-        ),
+        format!("sensor.capabilities={{{}}}", capabilities_here(&CAPABILITIES).join(",")),
     ];
     let [a, b, c, d, e, f] = values.each_ref().map(|value| format!("--set={value}"));
     let installed = cluster.helm([
@@ -147,17 +146,6 @@ fn install_chart(cluster: &Cluster, checkout: &Checkout) -> Result<()> {
     ])?;
     print!("{}", installed.success()?);
     Ok(())
-}
-
-/// Those that this machine can give. Where it lacks one, a container that asks for it does not start.
-fn capabilities_here(wanted: &[&'static str]) -> Vec<&'static str> {
-    const NUMBERS: [(&str, u32); 5] =
-        [("BPF", 39), ("PERFMON", 38), ("SYS_RESOURCE", 24), ("SYS_PTRACE", 19), ("DAC_READ_SEARCH", 2)];
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bounds = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let bounds = bounds.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(u64::MAX);
-    let has = |name: &&&str| NUMBERS.iter().any(|(known, bit)| known == *name && bounds >> bit & 1 == 1);
-    wanted.iter().filter(has).copied().collect()
 }
 
 fn all_ready(cluster: &Cluster) -> Option<()> {
@@ -221,13 +209,3 @@ fn tell_commands(cluster: &Cluster, end: &str) {
 const POD: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","labels":{"app":"web"}},
 "spec":{"terminationGracePeriodSeconds":0,"containers":[{"name":"web","image":"e2e.gyrfalcon.dev/busybox:1",
 "imagePullPolicy":"Never","command":["sleep","2147483647"]}]}}"#;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_capability_that_nobody_knows_is_not_asked_for() {
-        assert_eq!(capabilities_here(&["NO_SUCH"]), [""; 0]);
-    }
-}

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use e2e::Tools;
-use e2e::tools::{FOLDER_VAR, PROGRAMS, Part, Program, SYSTEM, linker_flags};
+use e2e::tools::{COMPILER_FLAGS, FOLDER_VAR, PROGRAMS, Part, Program, SYSTEM, linker_flags};
 
 use crate::checkout::Checkout;
 use crate::process::{self, announce};
@@ -75,7 +75,9 @@ fn build(checkout: &Checkout, program: &Program, folder: &Path) -> Result<()> {
     let part = parts.join(program.name);
     let mut go = Command::new("go");
     go.current_dir(checkout.root.join("e2e/tools").join(program.module.folder()))
-        .args(["build", "-trimpath", "-ldflags", &linker_flags(), "-tags", program.tags, "-o"])
+        .args(["build", "-trimpath", "-tags", program.tags, "-ldflags", &linker_flags()])
+        .arg(format!("-gcflags=all={COMPILER_FLAGS}"))
+        .arg("-o")
         .arg(&part)
         .arg(program.package)
         // Static programs, which run in containers too; and neither the user's flags nor a workspace around us.

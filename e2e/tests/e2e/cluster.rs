@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         case("a_pod_reaches_a_service_by_address_and_by_name", service_is_reached),
         case("a_pod_reaches_the_api_server_with_its_own_token", api_server_is_reached),
         case("a_pod_reaches_this_process", this_process_is_reached),
+        case("a_pod_has_the_limits_and_capabilities_that_it_asks_for", limits_and_capabilities),
         case("a_token_for_an_audience_is_good_for_that_audience_only", audience_bound_token),
         case("a_pod_on_the_host_network_sees_the_processes_of_the_machine", host_pod_sees_machine),
         case_alone("the_api_server_comes_back_after_a_crash", api_server_crashes),
@@ -145,6 +146,30 @@ fn this_process_is_reached(cluster: &Cluster) -> Result<()> {
     let heard = namespace.exec("one", ["nc", "-w", "5", &cluster.host_address(), &port])?;
     ensure!(heard == "from the test\n", "{heard}");
     answer.join().map_err(|_| anyhow::anyhow!("the listener panicked"))?
+}
+
+fn limits_and_capabilities(cluster: &Cluster) -> Result<()> {
+    let namespace = cluster.namespace("limits")?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "one" },
+        "spec": {
+            "priorityClassName": "system-node-critical", "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main", "image": e2e::image::BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "1000"],
+                "resources": { "requests": { "cpu": "50m", "memory": "16Mi" }, "limits": { "memory": "64Mi" } },
+                "securityContext": {
+                    "readOnlyRootFilesystem": true, "seccompProfile": { "type": "Unconfined" },
+                    "capabilities": { "drop": ["ALL"], "add": ["BPF", "PERFMON", "SYS_PTRACE"] },
+                },
+            }],
+        },
+    });
+    namespace.apply(&pod.to_string())?;
+    namespace.pod_runs("one")?;
+    let status = namespace.exec("one", ["cat", "/proc/1/status"])?;
+    let bounds = (1u64 << 39) | (1 << 38) | (1 << 19);
+    ensure!(status.contains(&format!("CapBnd:\t{bounds:016x}")), "{status}");
+    Ok(())
 }
 
 fn audience_bound_token(cluster: &Cluster) -> Result<()> {
