@@ -43,4 +43,4 @@ pub use component::Component;
 pub use kubectl::Output;
 pub use namespace::Namespace;
 pub use tools::Tools;
-pub use wait::{interrupted, wait_for};
+pub use wait::{interrupted, try_wait_for, wait_for};

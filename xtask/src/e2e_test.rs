@@ -15,6 +15,8 @@ use crate::{ebpf, image, kubernetes, rooted};
 pub const TARGET: &str = "e2e";
 /// Tells the tests where the archives of our images are.
 const IMAGES_VAR: &str = "GYRFALCON_E2E_IMAGES";
+/// Tells the tests where the sensor's program is.
+const SENSOR_VAR: &str = "GYRFALCON_E2E_SENSOR";
 
 /// Why these tests cannot run here, if they cannot.
 pub fn cannot_run(checkout: &Checkout) -> Option<String> {
@@ -40,7 +42,8 @@ pub fn run(checkout: &Checkout, object: &Path, filters: &[String]) -> Result<(bo
     image::build(checkout, object, &images)?;
     // The whole workspace, so that features are unified as in the other tests and nothing is built twice.
     let program = rooted::build(checkout, &["test", "--workspace", "--test", TARGET], TARGET, object)?;
-    let variables = [(e2e::tools::FOLDER_VAR, tools.folder()), (IMAGES_VAR, &images)];
+    let sensor = image::program(checkout, &image::OURS[0]);
+    let variables = [(e2e::tools::FOLDER_VAR, tools.folder()), (IMAGES_VAR, &images), (SENSOR_VAR, &sensor)];
     let mut command = rooted::command(package, &program, &variables)?;
     let (status, tally) = tally::run(command.args(filters))?;
     Ok((status.success(), tally))

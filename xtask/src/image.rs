@@ -35,9 +35,18 @@ pub fn default_folder(checkout: &Checkout) -> PathBuf {
     checkout.target.join("images")
 }
 
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Where the program of an image is, once it is built.
+pub fn program(checkout: &Checkout, image: &Ours) -> PathBuf {
+    checkout.target.join(target()).join("release").join(image.program)
+}
+
 /// Builds the programs and writes the archives into a folder.
 pub fn build(checkout: &Checkout, object: &Path, folder: &Path) -> Result<()> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target = target();
     announce("building static programs, optimized (a few minutes the first time)");
     let mut command = checkout::cargo();
     command.current_dir(&checkout.root).args(["build", "--release", "--target", &target]);
@@ -48,7 +57,7 @@ pub fn build(checkout: &Checkout, object: &Path, folder: &Path) -> Result<()> {
     process::run(&mut command, "building static programs", binaries::READ_ABOVE)?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for image in &OURS {
-        let program = checkout.target.join(&target).join("release").join(image.program);
+        let program = program(checkout, image);
         let archive = folder.join(format!("{}.tar", image.program));
         let name = format!("{}:{TAG}", image.program);
         Image::of_program(&name, &program)?.write(&archive)?;

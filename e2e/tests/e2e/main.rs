@@ -6,6 +6,7 @@
 //! sleeps in place of a condition.
 
 mod cluster;
+mod facts;
 mod harness;
 
 use std::env;
@@ -20,7 +21,8 @@ fn main() {
     // They wait for others most of the time.
     args.test_threads.get_or_insert(4);
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
-    let conclusion = libtest_mimic::run(&args, cluster::trials().into_iter().filter(chosen).collect());
+    let conclusion =
+        libtest_mimic::run(&args, cluster::trials().into_iter().chain(facts::trials()).filter(chosen).collect());
     harness::stop();
     conclusion.exit();
 }
