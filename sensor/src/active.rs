@@ -27,6 +27,7 @@ pub struct Active {
     /// By [`rules::ruleset::RuleRef::index`].
     rules: Vec<RuleState>,
     units: Vec<Unit>,
+    bundle: Box<str>,
 }
 
 /// A resource that rules came from.
@@ -64,7 +65,17 @@ impl Active {
     pub fn new(ruleset: Ruleset, units: Vec<Unit>, of_rule: impl Fn(usize) -> Option<usize>) -> Self {
         let state = |rule| RuleState { unit: of_rule(rule), ..RuleState::default() };
         let rules = (0..ruleset.rules().len()).map(state).collect();
-        Self { ruleset, rules, units }
+        Self { ruleset, rules, units, bundle: "".into() }
+    }
+
+    /// The same, from the bundle with this hash.
+    pub fn of_bundle(self, hash: &str) -> Self {
+        Self { bundle: hash.into(), ..self }
+    }
+
+    /// Hash of the bundle that the rules came in; empty when they came otherwise.
+    pub fn bundle(&self) -> &str {
+        &self.bundle
     }
 
     /// No rules at all: what the sensor judges by before it is ready.

@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -18,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch this host: read rules and sinks, print alerts. Needs root
     Run(Run),
+    /// Watch the node of a cluster: rules come from the operator, alerts go to it. Needs root; runs in the DaemonSet
+    Agent(Agent),
     /// Check rules and manifests without running them
     Check(Check),
     /// List the fields that conditions and outputs can use
@@ -120,6 +125,68 @@ fn ring_size(text: &str) -> Result<u32, String> {
     if mib.is_power_of_two() && mib <= 512 { Ok(mib) } else { Err("a power of two from 1 to 512".to_owned()) }
 }
 
+/// `gyrfalcon agent`.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// Name of the Kubernetes node
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: String,
+    /// Namespace of the operator, for the defaults below
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "gyrfalcon", hide = true)]
+    pub namespace: String,
+    /// Where the operator is. Default: its service in the namespace of this pod
+    #[arg(long, value_name = "HOST:PORT", env = "GYRFALCON_OPERATOR")]
+    pub operator: Option<String>,
+    /// Address of the operator's service, dialled in place of its name when the kubelet gives it
+    #[arg(long, value_name = "IP", env = "GYRFALCON_OPERATOR_SERVICE_HOST", hide = true)]
+    pub operator_service_host: Option<IpAddr>,
+    /// Port of the operator's service
+    #[arg(long, value_name = "PORT", env = "GYRFALCON_OPERATOR_SERVICE_PORT", hide = true)]
+    pub operator_service_port: Option<u16>,
+    /// DNS name in the operator's certificate. Default: the host of --operator
+    #[arg(long, value_name = "NAME", env = "GYRFALCON_OPERATOR_NAME")]
+    pub operator_name: Option<String>,
+    /// CA certificates that the operator's certificate may be signed by; read for each connection
+    #[arg(long, value_name = "FILE", env = "GYRFALCON_CA", default_value = "/etc/gyrfalcon/ca/ca.crt")]
+    pub ca: PathBuf,
+    /// Token that shows the operator who this sensor is; read for each connection
+    #[arg(long, value_name = "FILE", env = "GYRFALCON_TOKEN", default_value = "/var/run/secrets/gyrfalcon/token")]
+    pub token: PathBuf,
+    /// Folder for what outlives a restart: the last bundle, alerts that the operator does not have yet, counts
+    #[arg(long, value_name = "FOLDER", env = "GYRFALCON_STATE_DIR", default_value = "/var/lib/gyrfalcon")]
+    pub state_dir: PathBuf,
+    /// Most MiB of alerts that are kept while the operator is away
+    #[arg(long, value_name = "MIB", env = "GYRFALCON_SPOOL_MIB", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub spool_mib: u32,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, value_name = "IP:PORT", env = "GYRFALCON_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
+    pub health_listen: SocketAddr,
+    /// How much is logged: error, warn, info, debug or trace. GYRFALCON_LOG has the last word
+    #[arg(long, value_name = "LEVEL", env = "GYRFALCON_LOG_LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+    /// Size of each CPU's ring for events in MiB (a power of two)
+    #[arg(long, value_name = "MIB", env = "GYRFALCON_RING_MIB", default_value_t = 4, value_parser = ring_size)]
+    pub ring_mib: u32,
+    /// Where facts about containers come from.
+    #[command(flatten)]
+    pub containers: Containers,
+}
+
+impl Agent {
+    /// `HOST:PORT` that is dialled for the operator, and the DNS name in its certificate.
+    pub fn operator(&self) -> (String, String) {
+        let named = self.operator.clone().unwrap_or_else(|| format!("gyrfalcon-operator.{}.svc:8443", self.namespace));
+        let host = named.rsplit_once(':').map_or(named.as_str(), |(host, _)| host);
+        let name = self.operator_name.clone().unwrap_or_else(|| host.to_owned());
+        let dial = match (self.operator_service_host, self.operator_service_port) {
+            (Some(host), Some(port)) => SocketAddr::new(host, port).to_string(),
+            _ => named,
+        };
+        (dial, name)
+    }
+}
+
 /// `gyrfalcon check`.
 #[derive(Debug, Args)]
 pub struct Check {
@@ -142,4 +209,26 @@ pub struct Listing {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operator(flags: &[&str]) -> (String, String) {
+        let fixed = ["gyrfalcon", "agent", "--node-name", "n", "--namespace", "ns"];
+        let cli = Cli::try_parse_from(fixed.iter().chain(flags)).expect("good flags");
+        let Command::Agent(agent) = cli.command else { panic!("another command") };
+        agent.operator()
+    }
+
+    #[test]
+    fn the_operator_is_dialled_by_address_and_recognised_by_name() {
+        let name = "gyrfalcon-operator.ns.svc".to_owned();
+        assert_eq!(operator(&[]), (format!("{name}:8443"), name.clone()));
+        let linked = ["--operator-service-host", "10.0.0.7", "--operator-service-port", "8443"];
+        assert_eq!(operator(&linked), ("10.0.0.7:8443".to_owned(), name));
+        let given = ["--operator", "127.0.0.1:9000", "--operator-name", "localhost"];
+        assert_eq!(operator(&given), ("127.0.0.1:9000".to_owned(), "localhost".to_owned()));
+    }
 }

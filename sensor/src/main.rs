@@ -1,7 +1,8 @@
-//! The gyrfalcon binary: a sensor on its own, and the tools of rule authors.
+//! The gyrfalcon binary: a sensor on its own or of a cluster's node, and the tools of rule authors.
 #![deny(unsafe_code)]
 
 mod active;
+mod agent;
 #[expect(unsafe_code, reason = "opens cgroups by their ids")]
 mod cgroups;
 mod chain;
@@ -46,9 +47,14 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Input } else { Exit::Fine }.into();
         }
     };
-    log::start();
+    let level = match &cli.command {
+        Command::Agent(args) => args.log_level,
+        _ => tracing::Level::INFO,
+    };
+    log::start(level);
     let exit = match &cli.command {
         Command::Run(args) => commands::run::run(args),
+        Command::Agent(args) => agent::run(args),
         Command::Check(args) => commands::check::check(args),
         Command::Fields(args) => commands::list::fields(args),
         Command::Events(args) => commands::list::events(args),

@@ -204,11 +204,20 @@ impl Sensor {
         self.driver.settle();
     }
 
-    /// Tells the event loop something.
-    pub fn tell(&self, input: Input) {
+    fn tell(&self, input: Input) {
         // The loop ends only after `Input::Stop`, which is the last thing that it is told.
         let _ = self.inputs.send(input);
         self.waker.wake();
+    }
+
+    /// For others who have something to tell the event loop.
+    pub fn teller(&self) -> Teller {
+        Teller { inputs: self.inputs.clone(), waker: self.waker.clone() }
+    }
+
+    /// Whether the event loop runs.
+    pub fn alive(&self) -> bool {
+        !self.pipeline.is_finished()
     }
 
     /// Looks at what the kernel does not announce: losses, /etc/passwd, the wall clock. To be called every few seconds.
@@ -259,6 +268,21 @@ impl Sensor {
         let _ = inputs.send(Input::Stop);
         waker.wake();
         Stopping { pipeline, rest: Rest { driver, active, counters, detached } }
+    }
+}
+
+/// Tells the event loop what it should know.
+#[derive(Clone)]
+pub struct Teller {
+    inputs: Sender<Input>,
+    waker: Waker,
+}
+
+impl Teller {
+    /// Tells it; nobody listens any more when the sensor is ending.
+    pub fn tell(&self, input: Input) {
+        let _ = self.inputs.send(input);
+        self.waker.wake();
     }
 }
 

@@ -309,6 +309,11 @@ impl Driver {
         self.filters.set(filters).map_err(map_error("FILTERS"))
     }
 
+    /// Names of the programs that are attached.
+    pub fn hooks(&self) -> Vec<String> {
+        self.links.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+
     /// Memory of the rings in bytes.
     pub fn memory(&self) -> u64 {
         self.memory
