@@ -151,7 +151,7 @@ impl Cluster {
     }
 
     /// Runs helm as administrator.
-    pub fn helm<const N: usize>(&self, args: [&str; N]) -> Result<Output> {
+    pub fn helm(&self, args: &[&str]) -> Result<Output> {
         kubectl::run(self.command("helm")?.args(args), None)
     }
 

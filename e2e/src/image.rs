@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -19,6 +19,21 @@ use crate::tools::on_path;
 pub const PAUSE: &str = "e2e.gyrfalcon.dev/pause:1";
 /// A shell with the usual programs, `/etc/shadow` included; a cluster with a node has it.
 pub const BUSYBOX: &str = "e2e.gyrfalcon.dev/busybox:1";
+
+/// Names the folder with the archives of our own images.
+pub const FOLDER_VAR: &str = "GYRFALCON_E2E_IMAGES";
+/// The tag of our own images: `gyrfalcon:dev` and `gyrfalcon-operator:dev`.
+pub const TAG: &str = "dev";
+
+/// The archive of our own image of that name, for [`crate::Cluster::load_image`].
+pub fn archive(name: &str) -> Result<PathBuf> {
+    const REMEDY: &str = "start the tests with `cargo xtask e2e`, which builds the images";
+    let folder = std::env::var_os(FOLDER_VAR).filter(|folder| !folder.is_empty());
+    let folder = folder.with_context(|| format!("{FOLDER_VAR} names no folder\n  remedy: {REMEDY}"))?;
+    let archive = Path::new(&folder).join(format!("{name}.tar"));
+    anyhow::ensure!(archive.is_file(), "there is no {}\n  remedy: {REMEDY}", archive.display());
+    Ok(archive)
+}
 
 /// Where other distributions than Debian have their certificates, too.
 const CERTIFICATES: [&str; 3] =

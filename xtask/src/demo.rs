@@ -89,6 +89,8 @@ fn show(cluster: &Cluster, checkout: &Checkout, images: &Path) -> Result<()> {
         cluster.load_image(&images.join(format!("{}.tar", image.program)))?;
     }
     install_chart(cluster, checkout)?;
+    // Samples are in it.
+    cluster.kubectl(["create", "namespace", SHOP])?.success()?;
     for manifests in MANIFESTS {
         let path = checkout.root.join(manifests).display().to_string();
         announce(format_args!("kubectl apply -f {manifests}"));
@@ -97,9 +99,7 @@ fn show(cluster: &Cluster, checkout: &Checkout, images: &Path) -> Result<()> {
     wait_for(LONG, "every ClusterFalcoRule is Ready", || all_ready(cluster))?;
     print!("{}", cluster.kubectl(["get", "clusterfalcorules,sensornodes"])?.success()?);
 
-    cluster.kubectl(["create", "namespace", SHOP])?.success()?;
-    let namespace = cluster.kubectl_args(&["apply", "--namespace", SHOP, "--filename=-"], Some(POD))?;
-    namespace.success()?;
+    cluster.kubectl_args(&["apply", "--namespace", SHOP, "--filename=-"], Some(POD))?.success()?;
     cluster.kubectl(["wait", "--namespace", SHOP, "--for=condition=Ready", "pod/web", "--timeout=120s"])?.success()?;
     announce(format_args!("kubectl exec -n {SHOP} web -- cat /etc/shadow"));
     cluster.kubectl(["exec", "--namespace", SHOP, "web", "--", "cat", "/etc/shadow"])?.success()?;
@@ -117,7 +117,7 @@ fn show(cluster: &Cluster, checkout: &Checkout, images: &Path) -> Result<()> {
 fn install_chart(cluster: &Cluster, checkout: &Checkout) -> Result<()> {
     let chart = checkout.root.join("charts/gyrfalcon").display().to_string();
     announce("helm install gyrfalcon charts/gyrfalcon");
-    let tag = image::TAG;
+    let tag = e2e::image::TAG;
     let values = [
         "image.registry=".to_owned(),
         "image.pullPolicy=Never".to_owned(),
@@ -127,23 +127,10 @@ fn install_chart(cluster: &Cluster, checkout: &Checkout) -> Result<()> {
         "operator.replicas=1".to_owned(),
         format!("sensor.capabilities={{{}}}", capabilities_here(&CAPABILITIES).join(",")),
     ];
-    let [a, b, c, d, e, f] = values.each_ref().map(|value| format!("--set={value}"));
-    let installed = cluster.helm([
-        "install",
-        "gyrfalcon",
-        &chart,
-        "--namespace",
-        SYSTEM,
-        "--create-namespace",
-        "--wait",
-        "--timeout=180s",
-        &a,
-        &b,
-        &c,
-        &d,
-        &e,
-        &f,
-    ])?;
+    let mut args = vec!["install", "gyrfalcon", &chart, "--namespace", SYSTEM, "--create-namespace"];
+    args.extend(["--wait", "--timeout=180s"]);
+    args.extend(values.iter().flat_map(|value| ["--set", value]));
+    let installed = cluster.helm(&args)?;
     print!("{}", installed.success()?);
     Ok(())
 }

@@ -13,8 +13,6 @@ use crate::{ebpf, image, kubernetes, rooted};
 
 /// The name of the test target.
 pub const TARGET: &str = "e2e";
-/// Tells the tests where the archives of our images are.
-const IMAGES_VAR: &str = "GYRFALCON_E2E_IMAGES";
 /// Tells the tests where the sensor's program is.
 const SENSOR_VAR: &str = "GYRFALCON_E2E_SENSOR";
 
@@ -43,7 +41,8 @@ pub fn run(checkout: &Checkout, object: &Path, filters: &[String]) -> Result<(bo
     // The whole workspace, so that features are unified as in the other tests and nothing is built twice.
     let program = rooted::build(checkout, &["test", "--workspace", "--test", TARGET], TARGET, object)?;
     let sensor = image::program(checkout, &image::OURS[0]);
-    let variables = [(e2e::tools::FOLDER_VAR, tools.folder()), (IMAGES_VAR, &images), (SENSOR_VAR, &sensor)];
+    let variables =
+        [(e2e::tools::FOLDER_VAR, tools.folder()), (e2e::image::FOLDER_VAR, images.as_path()), (SENSOR_VAR, &sensor)];
     let mut command = rooted::command(package, &program, &variables)?;
     let (status, tally) = tally::run(command.args(filters))?;
     Ok((status.success(), tally))

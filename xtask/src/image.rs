@@ -7,14 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use e2e::image::Image;
+use e2e::image::{Image, TAG};
 
 use crate::checkout::{self, Checkout, SENSOR};
 use crate::process::{self, announce};
 use crate::{binaries, ebpf};
-
-/// The tag of images that are built from a checkout.
-pub const TAG: &str = "dev";
 
 /// An image of ours.
 pub struct Ours {
