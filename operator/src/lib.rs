@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod conditions;
+pub mod events;
 pub mod health;
 pub mod leader;
 pub mod metrics;
