@@ -11,7 +11,8 @@ use crate::layout::Layout;
 #[derive(Debug, Clone)]
 pub struct AuditWebhook {
     /// Where the API server posts to. `{host}` stands for the address under which it reaches this process
-    /// ([`crate::Cluster::host_address`]).
+    /// ([`crate::Cluster::host_address`]). With a node that address is there only when the cluster is, so the receiver
+    /// starts listening late; the API server tries again, and what it could not deliver in the first seconds is lost.
     pub url: String,
     /// An audit policy as YAML; `None` is everything, with bodies of requests.
     pub policy: Option<String>,

@@ -62,7 +62,7 @@ impl Cluster {
         let tools = options.tools.map_or_else(Tools::locate, Ok)?;
         tools.check(options.node)?;
         let parent = options.parent.unwrap_or_else(std::env::temp_dir);
-        reaper::reap_stale(&parent)?;
+        reaper::reap_stale(&parent);
         let mut layout = Layout::create(&parent, options.node)?;
         let reaper = Some(Reaper::start(&layout.dir)?);
         let node = if options.node { Some(Node::create(&mut layout)?) } else { None };

@@ -6,6 +6,7 @@
 //! of a cluster removes what it finds ([`reap_stale`]).
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -71,9 +72,14 @@ pub fn reap(dir: &Path) -> Result<()> {
     kubectl::run(&mut script(dir), None)?.success().map(|_| ())
 }
 
-/// Ends clusters below a folder whose owners have died without ending them.
-pub fn reap_stale(parent: &Path) -> Result<()> {
-    clusters(parent).into_iter().filter(|dir| is_stale(dir)).try_for_each(|dir| reap(&dir))
+/// Ends our clusters below a folder whose owners have died without ending them. Where that is not possible it is said, for
+/// it is no reason not to start another.
+pub fn reap_stale(parent: &Path) {
+    for dir in clusters(parent).iter().filter(|dir| is_stale(dir)) {
+        if let Err(error) = reap(dir) {
+            eprintln!("cannot remove what is left of a cluster in {}: {error:#}", dir.display());
+        }
+    }
 }
 
 /// Folders of clusters that were let go ([`crate::Cluster::detach`]).
@@ -88,7 +94,10 @@ fn clusters(parent: &Path) -> Vec<PathBuf> {
 }
 
 fn is_stale(dir: &Path) -> bool {
-    // A folder without an owner is one that is being made, or another user's.
+    if fs::metadata(dir).is_ok_and(|meta| meta.uid() != nix::unistd::geteuid().as_raw()) {
+        return false;
+    }
+    // A folder without an owner is one that is being made.
     let Ok(owner) = fs::read_to_string(dir.join(OWNER)) else { return false };
     let mut words = owner.split(' ').map(str::parse::<u64>);
     let (Some(Ok(pid)), Some(Ok(started))) = (words.next(), words.next()) else { return false };

@@ -1,11 +1,13 @@
 //! The cluster itself: what other cases take for granted.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Cluster, ClusterOptions, Component, Tools, wait_for};
+use e2e::{AuditWebhook, Cluster, ClusterOptions, Component, Tools, wait_for};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -14,6 +16,7 @@ use crate::harness::{LONG, case, case_alone, trial};
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("a_control_plane_alone_serves_on_loopback", false, control_plane_alone),
+        trial("the_api_server_sends_its_audit_log", false, audit_log),
         trial("stopping_leaves_no_process_mount_interface_or_folder", true, stopping_leaves_nothing),
         case("a_pod_runs_and_kubectl_reaches_into_it", pod_runs),
         case("a_pod_reaches_a_service_by_address_and_by_name", service_is_reached),
@@ -38,6 +41,26 @@ fn control_plane_alone() -> Result<()> {
     cluster.stop()?;
     ensure!(!dir.exists());
     Ok(())
+}
+
+fn audit_log() -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let url = format!("http://{{host}}:{}/audit", listener.local_addr()?.port());
+    let webhook = AuditWebhook { url, policy: None };
+    let cluster = Cluster::start(ClusterOptions { audit_webhook: Some(webhook), ..ClusterOptions::default() })?;
+    cluster.kubectl(["create", "namespace", "audited-namespace"])?.success()?;
+    listener.set_nonblocking(true)?;
+    wait_for(LONG, "an audit event", || {
+        let (mut stream, _) = listener.accept().ok()?;
+        stream.set_nonblocking(false).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+        let mut request = Vec::new();
+        // Until it waits for the answer.
+        let _ = stream.read_to_end(&mut request);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let request = String::from_utf8_lossy(&request).into_owned();
+        (request.starts_with("POST /audit") && request.contains("audited-namespace")).then_some(())
+    })
 }
 
 fn stopping_leaves_nothing() -> Result<()> {
@@ -137,12 +160,9 @@ fn api_server_is_reached(cluster: &Cluster) -> Result<()> {
 fn this_process_is_reached(cluster: &Cluster) -> Result<()> {
     let namespace = cluster.namespace("host")?;
     namespace.busybox("one", "sleep 1000")?;
-    let listener = std::net::TcpListener::bind((cluster.host_address(), 0))?;
+    let listener = TcpListener::bind((cluster.host_address(), 0))?;
     let port = listener.local_addr()?.port().to_string();
-    let answer = std::thread::spawn(move || -> Result<()> {
-        use std::io::Write;
-        Ok(listener.accept()?.0.write_all(b"from the test\n")?)
-    });
+    let answer = std::thread::spawn(move || -> Result<()> { Ok(listener.accept()?.0.write_all(b"from the test\n")?) });
     let heard = namespace.exec("one", ["nc", "-w", "5", &cluster.host_address(), &port])?;
     ensure!(heard == "from the test\n", "{heard}");
     answer.join().map_err(|_| anyhow::anyhow!("the listener panicked"))?
