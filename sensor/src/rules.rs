@@ -122,7 +122,11 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
             loader.add_with(
                 &source,
                 text.text.as_bytes(),
-                FileOptions { minimum_priority: priority(spec.minimum_priority()), rules: spec.mode() != Mode::Off },
+                FileOptions {
+                    minimum_priority: priority(spec.minimum_priority()),
+                    rules: spec.mode() != Mode::Off,
+                    ..FileOptions::default()
+                },
             );
             sources.insert(source, (resource, text, spec.mode()));
         }

@@ -69,6 +69,32 @@ pub enum Membership {
 /// Nothing, to be borrowed.
 pub(crate) static UNKNOWN: Membership = Membership::Unknown;
 
+/// Where an event happened: what decides whether a rule with a scope may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Whereabouts<'a> {
+    /// Nobody has said: no rule with a scope sees it.
+    #[default]
+    Unknown,
+    /// In no container.
+    Host,
+    /// In a container.
+    Container {
+        /// What the runtime said about it; `None` when it has not.
+        facts: Option<&'a ContainerFacts>,
+        /// Labels of its pod; none when it is in no known one.
+        pod_labels: &'a [(Box<str>, Box<str>)],
+        /// Labels of its pod's namespace; `None` when nobody has said.
+        namespace_labels: Option<&'a [(Box<str>, Box<str>)]>,
+    },
+    /// At an object of the Kubernetes API, as the audit log tells.
+    Object {
+        /// The object's namespace; empty for objects without one.
+        namespace: &'a str,
+        /// Labels of that namespace; `None` when nobody has said.
+        namespace_labels: Option<&'a [(Box<str>, Box<str>)]>,
+    },
+}
+
 /// The container that a cgroup path names, given its components leaf first. Nested cgroups that a container makes for
 /// itself belong to it.
 ///
@@ -137,7 +163,12 @@ pub struct Containers {
 impl Containers {
     /// An empty map of at most `limit` cgroups.
     pub fn new(limit: usize) -> Self {
-        Self { half: (limit / 2).max(1), recent: HashMap::new(), old: HashMap::new(), facts: HashMap::new() }
+        Self {
+            half: (limit / 2).max(1),
+            recent: HashMap::new(),
+            old: HashMap::new(),
+            facts: HashMap::new(),
+        }
     }
 
     /// What is known about a cgroup.

@@ -8,7 +8,7 @@ use abi::record::{flag, tag};
 
 use crate::{
     catalogue::{EventInfo, EventType},
-    containers::Membership,
+    containers::{Membership, Whereabouts},
     decode::{Kind, Record, Status},
     fields::{Arg, Field, Subject},
     path,
@@ -206,6 +206,10 @@ impl<'a> Subject<'a> for Event<'a> {
 
     fn arena(&self) -> &'a Arena {
         self.arena
+    }
+
+    fn whereabouts(&self) -> Whereabouts<'a> {
+        self.state.whereabouts(self.membership())
     }
 
     fn field(&self, field: &'static Field, arg: &Arg) -> Option<Value<'a>> {

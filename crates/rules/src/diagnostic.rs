@@ -166,6 +166,8 @@ codes! {
     PluginMissing = "plugin-missing", Error, ErrValidate;
     /// Appending to, or overriding, something that hasn't been defined before.
     NothingToOverride = "nothing-to-override", Error, ErrValidate;
+    /// A namespace appends to, overrides, enables or disables something that belongs to the cluster.
+    ForeignOverride = "foreign-override", Error, ErrValidate;
     /// A rule is defined again for another event source.
     SourceChanged = "source-changed", Error, ErrValidate;
     /// An exception whose fields, comparisons and values don't fit together.
@@ -176,6 +178,11 @@ codes! {
     MacroLoop = "macro-loop", Error, ErrValidate;
     /// A condition that grows too large once lists and macros are put in.
     ConditionTooLarge = "condition-too-large", Error, ErrCompileCondition;
+    /// The conditions of files that are loaded together are too much work: too many regular expressions, or macros and
+    /// lists that make them too long.
+    TooMuchWork = "too-much-work", Error, ErrCompileCondition;
+    /// More mistakes than are reported at once.
+    TooManyMistakes = "too-many-mistakes", Error, ErrValidate;
     /// The condition can't be parsed.
     Syntax = "syntax", Error, ErrCompileCondition;
     /// No such field, or not for this event source.

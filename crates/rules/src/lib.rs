@@ -12,6 +12,7 @@ pub mod load;
 pub mod output;
 pub mod pushdown;
 pub mod ruleset;
+pub mod scope;
 pub mod source;
 
 pub use docs::generated;

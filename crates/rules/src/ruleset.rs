@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use event::{
     catalogue::{EventSet, EventType},
+    containers::Whereabouts,
     fields::{Arg, Field, Subject},
 };
+use hashbrown::HashMap;
 
 pub use crate::filter::{Resolver, eval::Evaluation};
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
     load::RuleMatching,
     output::Template,
     pushdown::{self, Clauses},
+    scope::{Scope, namespace_of},
 };
 
 /// A rule as the matcher needs it.
@@ -32,22 +35,46 @@ pub(crate) struct Rule {
     pub(crate) source: Arc<str>,
     pub(crate) tags: Arc<[Box<str>]>,
     pub(crate) origin: Arc<str>,
+    /// The namespace that wrote it; `None` for rules of the cluster.
+    pub(crate) layer: Option<Box<str>>,
+    pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) events: EventSet,
     pub(crate) entry: Target,
-    pub(crate) condition: Typed,
-    pub(crate) output: Template,
+    pub(crate) condition: Arc<Typed>,
+    pub(crate) output: Arc<Template>,
     /// Output fields beyond those of the message.
-    pub(crate) extra: Vec<(Arc<str>, Template)>,
+    pub(crate) extra: Arc<[(Arc<str>, Template)]>,
 }
 
 /// A compiled, immutable set of rules.
 pub struct Ruleset {
     rules: Vec<Rule>,
-    /// Per event type, the rules that can see it, in load order, and where their conditions begin for it.
-    index: Vec<Box<[(u32, Target)]>>,
+    /// Per event type, the rules of the cluster that can see it.
+    index: Vec<Box<[Candidate]>>,
+    /// The same for the rules of each namespace: those of others are never looked at.
+    namespaces: HashMap<Box<str>, Box<[OfType]>, ahash::RandomState>,
+    /// Different scopes of the rules.
+    scopes: Vec<Arc<Scope>>,
     program: Program,
     matching: RuleMatching,
     hostname: Arc<str>,
+}
+
+/// A rule that can see events of a type. They stand in load order.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    rule: u32,
+    /// Where its condition begins for the type.
+    entry: Target,
+    /// Index of its scope, or [`Candidate::EVERYWHERE`].
+    scope: u32,
+}
+
+/// The rules of a namespace that can see events of one type; sorted by it.
+type OfType = (EventType, Box<[Candidate]>);
+
+impl Candidate {
+    const EVERYWHERE: u32 = u32::MAX;
 }
 
 impl std::fmt::Debug for Ruleset {
@@ -105,6 +132,16 @@ impl<'r> RuleRef<'r> {
         &self.rule.origin
     }
 
+    /// The namespace that wrote it; `None` for rules of the cluster.
+    pub fn namespace(self) -> Option<&'r str> {
+        self.rule.layer.as_deref()
+    }
+
+    /// Where it looks; everywhere when there is none.
+    pub fn scope(self) -> Option<&'r Scope> {
+        self.rule.scope.as_deref()
+    }
+
     /// The event types it can match.
     pub fn event_types(self) -> EventSet {
         self.rule.events
@@ -113,13 +150,34 @@ impl<'r> RuleRef<'r> {
 
 impl Ruleset {
     pub(crate) fn new(rules: Vec<Rule>, program: Program, matching: RuleMatching, hostname: Arc<str>) -> Self {
-        let of_type = |ty: EventType| {
-            let seeing = rules.iter().enumerate().filter(|(_, rule)| rule.events.contains(ty));
-            let entry = |(index, rule): (usize, &Rule)| (index as u32, program.entry_for(rule.entry, ty));
-            seeing.map(entry).filter(|(_, entry)| *entry != Target::REJECT).collect()
+        let mut scopes: Vec<Arc<Scope>> = Vec::new();
+        let mut known: HashMap<Arc<Scope>, u32, ahash::RandomState> = HashMap::default();
+        let mut layers: HashMap<Option<&str>, Vec<Vec<Candidate>>, ahash::RandomState> = HashMap::default();
+        for (index, rule) in rules.iter().enumerate() {
+            let scope = match &rule.scope {
+                Some(scope) => *known.entry(scope.clone()).or_insert_with(|| {
+                    scopes.push(scope.clone());
+                    scopes.len() as u32 - 1
+                }),
+                None => Candidate::EVERYWHERE,
+            };
+            let layer =
+                layers.entry(rule.layer.as_deref()).or_insert_with(|| vec![Vec::new(); EventType::COUNT]);
+            for ty in rule.events.iter() {
+                let entry = program.entry_for(rule.entry, ty);
+                if entry != Target::REJECT {
+                    layer[ty.index()].push(Candidate { rule: index as u32, entry, scope });
+                }
+            }
+        }
+        let index = layers.remove(&None).unwrap_or_else(|| vec![Vec::new(); EventType::COUNT]);
+        let index = index.into_iter().map(Into::into).collect();
+        let sparse = |layer: Vec<Vec<Candidate>>| {
+            let of_types = EventType::all().zip(layer).filter(|(_, candidates)| !candidates.is_empty());
+            of_types.map(|(ty, candidates)| (ty, candidates.into())).collect::<Box<[OfType]>>()
         };
-        let index = EventType::all().map(of_type).collect();
-        Self { rules, index, program, matching, hostname }
+        let namespaces = layers.into_iter().filter_map(|(name, layer)| Some((name?.into(), sparse(layer)))).collect();
+        Self { index, namespaces, scopes, rules, program, matching, hostname }
     }
 
     /// The event types that some rule can match: what must be collected.
@@ -127,7 +185,8 @@ impl Ruleset {
         self.rules.iter().fold(EventSet::EMPTY, |set, rule| set.union(rule.events))
     }
 
-    /// What an event of this type must meet for any rule to match it: see [`pushdown`].
+    /// What an event of this type must meet for any rule to match it: see [`pushdown`]. Scopes only narrow what
+    /// conditions ask for and are left out.
     pub fn necessary(&self, event: EventType) -> Clauses {
         let seeing = self.rules.iter().filter(|rule| rule.events.contains(event));
         pushdown::any(seeing.map(|rule| pushdown::necessary(&rule.condition, event)))
@@ -138,7 +197,7 @@ impl Ruleset {
         let templates = self
             .rules
             .iter()
-            .flat_map(|rule| std::iter::once(&rule.output).chain(rule.extra.iter().map(|(_, template)| template)));
+            .flat_map(|rule| std::iter::once(&*rule.output).chain(rule.extra.iter().map(|(_, template)| template)));
         self.program.fields().chain(templates.flat_map(Template::fields))
     }
 
@@ -157,27 +216,45 @@ impl Ruleset {
         self.program.comparisons()
     }
 
-    /// Calls `on_match` for the rules that match the event: the first, or all of them in load order.
+    /// Calls `on_match` for the rules that match the event and whose scope admits it: of the rules of the cluster, and
+    /// of those of the event's namespace, the first, or all of them in load order.
     pub fn matches<'a, 'r>(
         &'r self,
         subject: &impl Subject<'a>,
         scratch: &mut Evaluation,
         mut on_match: impl FnMut(RuleRef<'r>),
     ) {
-        let candidates = &self.index[subject.event_type().index()];
-        if candidates.is_empty() {
+        let ty = subject.event_type();
+        let of_cluster = &self.index[ty.index()];
+        let of_namespace = match self.namespaces.is_empty() {
+            true => &[],
+            false => self.of_namespace(subject.whereabouts(), ty),
+        };
+        if of_cluster.is_empty() && of_namespace.is_empty() {
             return;
         }
-        let mut run = Run::new(&self.program, subject, scratch);
-        for &(index, entry) in candidates {
-            if run.holds(entry) {
-                let rule = &self.rules[index as usize];
-                on_match(RuleRef { rule, index: index as usize });
-                if self.matching == RuleMatching::First {
-                    return;
+        let mut run = Run::new(&self.program, subject, scratch, self.scopes.len());
+        for layer in [of_cluster, of_namespace] {
+            for candidate in layer {
+                let scope = self.scopes.get(candidate.scope as usize);
+                let admitted = scope.is_none_or(|scope| run.admits(candidate.scope, scope));
+                if admitted && run.holds(candidate.entry) {
+                    let index = candidate.rule as usize;
+                    on_match(RuleRef { rule: &self.rules[index], index });
+                    if self.matching == RuleMatching::First {
+                        break;
+                    }
                 }
             }
         }
+    }
+
+    /// The rules of the namespace where something happened.
+    fn of_namespace(&self, place: Whereabouts<'_>, ty: EventType) -> &[Candidate] {
+        let layer = namespace_of(place).and_then(|name| self.namespaces.get(name));
+        let of_type = |layer: &'_ [OfType]| layer.binary_search_by_key(&ty, |(ty, _)| *ty).ok();
+        let found = layer.and_then(|layer| layer.get(of_type(layer)?));
+        found.map_or(&[], |(_, candidates)| candidates)
     }
 
     /// The alert for a rule that matched the event.
@@ -185,7 +262,7 @@ impl Ruleset {
         let rule = rule.rule;
         let mut output_fields = Vec::new();
         rule.output.values(subject, &mut output_fields);
-        for (key, template) in &rule.extra {
+        for (key, template) in &*rule.extra {
             output_fields.push((key.clone(), template.single_value(subject)));
         }
         output_fields.push(("evt.time".into(), subject.time_ns().into()));

@@ -55,6 +55,16 @@ impl SourceMap {
         SourceId(self.sources.len() as u32 - 1)
     }
 
+    /// How many sources there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Forgets the sources from this one on. Nothing may refer to them any more.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.sources.truncate(len);
+    }
+
     /// The source with this index.
     pub fn source(&self, id: SourceId) -> &Source {
         &self.sources[id.0 as usize]

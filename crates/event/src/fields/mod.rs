@@ -17,6 +17,7 @@ pub use sources::EventSource;
 
 use crate::{
     catalogue::EventType,
+    containers::Whereabouts,
     event::Event,
     value::{Arena, Radix, Value, ValueType},
 };
@@ -120,6 +121,8 @@ pub trait Subject<'a> {
     fn time_ns(&self) -> u64;
     /// Memory that lives as long as the event's evaluation.
     fn arena(&self) -> &'a Arena;
+    /// Where it happened: decides whether rules with a scope see it.
+    fn whereabouts(&self) -> Whereabouts<'a>;
     /// The value of a field, or `None` for "no value".
     fn field(&self, field: &'static Field, arg: &Arg) -> Option<Value<'a>>;
 }

@@ -22,6 +22,7 @@ pub use self::{
 use crate::{
     containers::{
         Cluster, ClusterChange, Container, ContainerFacts, Containers, Membership, Namespace, Pod, PodFacts, UNKNOWN,
+        Whereabouts,
     },
     decode::{Kind, Record, Status},
     loss::{Loss, Losses},
@@ -306,6 +307,27 @@ impl State {
     /// Says that a container is gone. Bring it after the last events that may be of it.
     pub fn forget_container(&mut self, full_id: &str) {
         self.containers.forget_facts(full_id);
+    }
+
+    /// Where something happened that is of this membership.
+    pub fn whereabouts(&self, membership: &Membership) -> Whereabouts<'_> {
+        match membership {
+            Membership::Unknown => Whereabouts::Unknown,
+            Membership::Host => Whereabouts::Host,
+            Membership::Container(container) => {
+                let facts = self.containers.facts(container);
+                let pod = facts.and_then(|facts| facts.pod.as_ref());
+                // Labels of a pod can change while it runs: the cluster's are newer.
+                let told = pod.map_or(&[][..], |pod| &pod.labels);
+                let known = pod.and_then(|pod| self.cluster.pod(pod));
+                let namespace = pod.and_then(|pod| self.cluster.namespace(&pod.namespace));
+                Whereabouts::Container {
+                    facts,
+                    pod_labels: known.map_or(told, |pod| &pod.labels),
+                    namespace_labels: namespace.map(|namespace| &namespace.labels[..]),
+                }
+            }
+        }
     }
 
     /// What the runtime said about a container; `None` while it has not, which is when events are held back.

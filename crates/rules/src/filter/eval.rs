@@ -10,6 +10,7 @@ use super::{
     transform,
     typed::ValueExpr,
 };
+use crate::scope::Scope;
 
 /// What is remembered while one event is matched; kept by each thread and used again for the next event, also of
 /// another ruleset. Entries of earlier events are told apart by their generation, so nothing is cleared.
@@ -20,19 +21,22 @@ pub struct Evaluation {
     leaves: Vec<u32>,
     /// Per value: generation, and index in [`Run::values`].
     slots: Vec<(u32, u32)>,
+    /// Per scope: generation × 2 + result.
+    scopes: Vec<u32>,
 }
 
 impl Evaluation {
     /// Largest generation that fits beside a result.
     const LAST: u32 = u32::MAX >> 1;
 
-    fn next_event(&mut self, program: &Program) {
+    fn next_event(&mut self, program: &Program, scopes: usize) {
         if self.generation >= Self::LAST {
             *self = Self::default();
         }
         self.generation += 1;
         self.leaves.resize(self.leaves.len().max(program.leaves.len()), 0);
         self.slots.resize(self.slots.len().max(program.values.len()), (0, 0));
+        self.scopes.resize(self.scopes.len().max(scopes), 0);
     }
 }
 
@@ -46,8 +50,9 @@ pub(crate) struct Run<'r, 'a, S> {
 }
 
 impl<'r, 'a, S: Subject<'a>> Run<'r, 'a, S> {
-    pub(crate) fn new(program: &'r Program, subject: &'r S, scratch: &'r mut Evaluation) -> Self {
-        scratch.next_event(program);
+    /// `scopes`: how many different ones there are.
+    pub(crate) fn new(program: &'r Program, subject: &'r S, scratch: &'r mut Evaluation, scopes: usize) -> Self {
+        scratch.next_event(program, scopes);
         Self { program, subject, scratch, values: ArenaVec::new_in(subject.arena()) }
     }
 
@@ -59,6 +64,17 @@ impl<'r, 'a, S: Subject<'a>> Run<'r, 'a, S> {
             target = if self.leaf(step.leaf) { step.yes } else { step.no };
         }
         target == Target::ACCEPT
+    }
+
+    /// Whether the scope of this number admits the event.
+    pub(crate) fn admits(&mut self, number: u32, scope: &Scope) -> bool {
+        let known = self.scratch.scopes[number as usize];
+        if known >> 1 == self.scratch.generation {
+            return known & 1 == 1;
+        }
+        let admits = scope.admits(self.subject.whereabouts());
+        self.scratch.scopes[number as usize] = self.scratch.generation << 1 | u32::from(admits);
+        admits
     }
 
     fn leaf(&mut self, id: LeafId) -> bool {

@@ -3,6 +3,8 @@
 //! A definition keeps its place in the order when it is redefined (`index`), and remembers when it was last touched
 //! (`touched`), which decides what it may refer to.
 
+use std::sync::Arc;
+
 use event::fields::EventSource;
 use hashbrown::HashMap;
 
@@ -18,40 +20,101 @@ use crate::{
     source::{Span, Text},
 };
 
-/// Definitions by name, in the order of their first appearance.
+/// Definitions by name, in the order of their first appearance. Changes are logged until they are kept for good, so
+/// that what a unit of files did can be taken back.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
-    pub(crate) entries: Vec<T>,
+    pub(crate) entries: Vec<Arc<T>>,
     by_name: HashMap<Box<str>, usize, ahash::RandomState>,
+    /// What stood at a position before; nothing where an entry was added.
+    log: Vec<(usize, Option<Arc<T>>)>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), by_name: HashMap::default() }
+        Self { entries: Vec::new(), by_name: HashMap::default(), log: Vec::new() }
     }
 }
 
-impl<T> Table<T> {
+impl<T: Named + Clone> Table<T> {
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
 
-    fn get_mut(&mut self, name: &str) -> Option<&mut T> {
-        let at = self.position(name)?;
-        self.entries.get_mut(at)
+    pub(crate) fn get(&self, name: &str) -> Option<&T> {
+        self.entries.get(self.position(name)?).map(|entry| &**entry)
     }
 
-    fn insert(&mut self, name: &str, entry: T) {
-        self.by_name.insert(name.into(), self.entries.len());
-        self.entries.push(entry);
+    fn get_mut(&mut self, name: &str) -> Option<&mut T> {
+        let at = self.position(name)?;
+        let entry = self.entries.get_mut(at)?;
+        self.log.push((at, Some(entry.clone())));
+        Some(Arc::make_mut(entry))
+    }
+
+    fn insert(&mut self, entry: T) {
+        let at = self.entries.len();
+        self.by_name.insert(entry.name().into(), at);
+        self.entries.push(Arc::new(entry));
+        self.log.push((at, None));
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)
     }
+
+    /// Positions that changed since the last [`Table::keep`], in order.
+    pub(crate) fn changed(&self) -> Vec<usize> {
+        let mut changed: Vec<_> = self.log.iter().map(|(at, _)| *at).collect();
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+    }
+
+    /// Keeps the changes for good.
+    fn keep(&mut self) {
+        self.log.clear();
+    }
+
+    /// Takes the changes back that were not kept.
+    fn undo(&mut self) {
+        while let Some((at, before)) = self.log.pop() {
+            match before {
+                Some(before) => self.entries[at] = before,
+                None => {
+                    if let Some(added) = self.entries.pop() {
+                        self.by_name.remove(added.name());
+                    }
+                }
+            }
+        }
+    }
 }
 
-#[derive(Debug)]
+/// Something with a name.
+pub(crate) trait Named {
+    fn name(&self) -> &str;
+}
+
+impl Named for ListDef {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl Named for MacroDef {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl Named for RuleDef {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+#[derive(Debug, Clone)]
 pub(crate) struct ListDef {
     pub(crate) name: Text,
     pub(crate) items: Vec<Text>,
@@ -61,7 +124,7 @@ pub(crate) struct ListDef {
     pub(crate) file: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct MacroDef {
     pub(crate) name: Text,
     pub(crate) condition: Text,
@@ -70,7 +133,7 @@ pub(crate) struct MacroDef {
     pub(crate) file: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RuleDef {
     pub(crate) name: Text,
     pub(crate) source: Box<str>,
@@ -87,31 +150,74 @@ pub(crate) struct RuleDef {
     pub(crate) skip_if_unknown_filter: bool,
     pub(crate) capture: bool,
     pub(crate) capture_duration: Option<u32>,
+    /// Number of the file that touched it last.
+    pub(crate) file: u32,
 }
 
-/// Everything defined so far.
+/// Everything that one layer has defined so far.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
     pub(crate) lists: Table<ListDef>,
     pub(crate) macros: Table<MacroDef>,
     pub(crate) rules: Table<RuleDef>,
-    clock: u32,
+    pub(crate) clock: u32,
+    /// Number of the file that is read.
     pub(crate) file: u32,
+    /// Number of the first file of the unit that is read.
+    pub(crate) unit: u32,
+}
+
+/// What items are applied by.
+pub(crate) struct Applying<'a> {
+    pub(crate) sources: &'a [EventSource],
+    pub(crate) catalogue: Catalogue,
+    /// The layer below, for those of namespaces: what it defines can be used, but not changed.
+    pub(crate) base: Option<&'a Definitions>,
+    /// Whether the unit is in force. If not, it only defines what nobody has defined before.
+    pub(crate) active: bool,
 }
 
 impl Definitions {
     /// Applies an item other than a requirement.
-    pub(crate) fn apply(&mut self, item: Item, sources: &[EventSource], catalogue: Catalogue, report: &mut Report<'_>) {
+    pub(crate) fn apply(&mut self, item: Item, by: &Applying<'_>, report: &mut Report<'_>) {
         self.clock += 1;
+        if !by.active && self.is_taken(&item) {
+            return;
+        }
         match item {
-            Item::List(item) => self.list(item, report),
-            Item::Macro(item) => self.macro_item(item, report),
-            Item::Rule(item) => self.rule(*item, sources, catalogue, report),
+            Item::List(item) => self.list(item, by, report),
+            Item::Macro(item) => self.macro_item(item, by, report),
+            Item::Rule(item) => self.rule(*item, by, report),
             Item::EngineVersion(_) | Item::PluginVersions(_) => {}
         }
     }
 
-    fn list(&mut self, item: ListItem, report: &mut Report<'_>) {
+    /// Keeps the changes of the last unit for good.
+    pub(crate) fn keep(&mut self) {
+        self.lists.keep();
+        self.macros.keep();
+        self.rules.keep();
+    }
+
+    /// Takes the changes of the last unit back.
+    pub(crate) fn undo(&mut self) {
+        self.lists.undo();
+        self.macros.undo();
+        self.rules.undo();
+    }
+
+    /// Whether another unit has defined what the item is about.
+    fn is_taken(&self, item: &Item) -> bool {
+        let file = match item {
+            Item::List(item) => self.lists.get(item.name.as_str()).map(|list| list.file),
+            Item::Macro(item) => self.macros.get(item.name.as_str()).map(|known| known.file),
+            Item::Rule(item) => self.rules.get(item.name.as_str()).map(|rule| rule.file),
+            Item::EngineVersion(_) | Item::PluginVersions(_) => None,
+        };
+        file.is_some_and(|file| file < self.unit)
+    }
+
+    fn list(&mut self, item: ListItem, by: &Applying<'_>, report: &mut Report<'_>) {
         let name = item.name.as_str().to_owned();
         if !is_bare(&name) {
             let message =
@@ -125,6 +231,9 @@ impl Definitions {
                 list.items = item.items;
                 list.name = item.name;
             }
+            (None, Mode::Append) if by.base.is_some_and(|base| base.lists.position(&name).is_some()) => {
+                return foreign(item.name.whole(), ItemKind::List, &name, report);
+            }
             (None, Mode::Append) => {
                 let message = "List uses 'append' or 'override.items: append' but no list by that name already exists";
                 let help = did_you_mean(&name, self.lists.names());
@@ -135,7 +244,7 @@ impl Definitions {
             }
             (None, Mode::Define) => {
                 let list = ListDef { name: item.name, items: item.items, index: clock, touched: clock, file };
-                self.lists.insert(&name, list);
+                self.lists.insert(list);
                 return;
             }
         }
@@ -144,7 +253,7 @@ impl Definitions {
         }
     }
 
-    fn macro_item(&mut self, item: MacroItem, report: &mut Report<'_>) {
+    fn macro_item(&mut self, item: MacroItem, by: &Applying<'_>, report: &mut Report<'_>) {
         let name = item.name.as_str().to_owned();
         if !is_identifier(&name) {
             let message =
@@ -158,6 +267,9 @@ impl Definitions {
                 known.condition = item.condition;
                 known.name = item.name;
             }
+            (None, Mode::Append) if by.base.is_some_and(|base| base.macros.position(&name).is_some()) => {
+                return foreign(item.name.whole(), ItemKind::Macro, &name, report);
+            }
             (None, Mode::Append) => {
                 let message =
                     "Macro uses 'append' or 'override.condition: append' but no macro by that name already exists";
@@ -169,7 +281,7 @@ impl Definitions {
             }
             (None, Mode::Define) => {
                 let entry = MacroDef { name: item.name, condition: item.condition, index: clock, touched: clock, file };
-                self.macros.insert(&name, entry);
+                self.macros.insert(entry);
                 return;
             }
         }
@@ -178,7 +290,7 @@ impl Definitions {
         }
     }
 
-    fn rule(&mut self, item: RuleItem, sources: &[EventSource], catalogue: Catalogue, report: &mut Report<'_>) {
+    fn rule(&mut self, item: RuleItem, by: &Applying<'_>, report: &mut Report<'_>) {
         let name = item.name.as_str().to_owned();
         let place = item.name.whole();
         let known = self.rules.position(&name);
@@ -189,13 +301,17 @@ impl Definitions {
             report.add(Code::SourceChanged, source.whole(), message, |d| d.item(ItemKind::Rule, &name));
             return;
         }
+        let changes = item.mode != RuleMode::Define && known.is_none();
+        if changes && by.base.is_some_and(|base| base.rules.position(&name).is_some()) {
+            return foreign(place, ItemKind::Rule, &name, report);
+        }
         let names = &self.rules;
         let mut nothing = |message: &str| {
             let help = did_you_mean(&name, names.names());
             report.add(Code::NothingToOverride, place, message, |d| d.maybe_help(help).item(ItemKind::Rule, &name));
         };
         match (&item.mode, known) {
-            (RuleMode::Define, _) => self.define(item, known, sources, catalogue, report),
+            (RuleMode::Define, _) => self.define(item, known, by, report),
             (RuleMode::Append, None) => {
                 nothing("Rule uses 'append' or 'override.<key>: append' but no rule by that name already exists");
             }
@@ -208,14 +324,17 @@ impl Definitions {
                 ),
             },
             (RuleMode::Enable, None) => nothing("Rule has 'enabled' key only, but no rule by that name already exists"),
-            (RuleMode::Append, Some(at)) => {
+            (RuleMode::Append, Some(_)) => {
                 let keys = [(RuleKey::Condition, How::Append), (RuleKey::Exceptions, How::Append)];
-                self.change(at, &item, &keys, catalogue, report);
+                self.change(&name, &item, &keys, by.catalogue, report);
             }
-            (RuleMode::Override(keys), Some(at)) => self.change(at, &item, keys, catalogue, report),
-            (RuleMode::Enable, Some(at)) => {
-                let rule = &mut self.rules.entries[at];
-                rule.enabled = item.enabled.unwrap_or(rule.enabled);
+            (RuleMode::Override(keys), Some(_)) => self.change(&name, &item, keys, by.catalogue, report),
+            (RuleMode::Enable, Some(_)) => {
+                let file = self.file;
+                if let Some(rule) = self.rules.get_mut(&name) {
+                    rule.enabled = item.enabled.unwrap_or(rule.enabled);
+                    rule.file = file;
+                }
             }
         }
     }
@@ -224,8 +343,7 @@ impl Definitions {
         &mut self,
         item: RuleItem,
         known: Option<usize>,
-        sources: &[EventSource],
-        catalogue: Catalogue,
+        by: &Applying<'_>,
         report: &mut Report<'_>,
     ) {
         let (Some(condition), Some(output), Some(desc), Some(priority)) =
@@ -235,14 +353,14 @@ impl Definitions {
         };
         let name = item.name.as_str().to_owned();
         let source = item.source.as_ref().map_or(EventSource::default().name(), Text::as_str);
-        let known_source = EventSource::by_name(source).filter(|source| sources.contains(source));
+        let known_source = EventSource::by_name(source).filter(|source| by.sources.contains(source));
         if known_source.is_none() {
             let place = item.source.as_ref().map_or(item.name.whole(), Text::whole);
             report.add(Code::UnknownSource, place, format!("Unknown source {source}, skipping"), |d| {
                 d.item(ItemKind::Rule, &name)
             });
         }
-        let catalogue = known_source.map(|source| Catalogue { source, ..catalogue });
+        let catalogue = known_source.map(|source| Catalogue { source, ..by.catalogue });
         let mut exceptions = Vec::new();
         for exception in item.exceptions.unwrap_or_default() {
             exception::define(exception, &mut exceptions, catalogue, &name, report);
@@ -261,24 +379,26 @@ impl Definitions {
             skip_if_unknown_filter: item.skip_if_unknown_filter.unwrap_or(false),
             capture: item.capture.unwrap_or(false),
             capture_duration: item.capture_duration,
+            file: self.file,
             name: item.name,
         };
-        match known {
-            Some(at) => self.rules.entries[at] = rule,
-            None => self.rules.insert(&name, rule),
+        match known.and_then(|_| self.rules.get_mut(&name)) {
+            Some(known) => *known = rule,
+            None => self.rules.insert(rule),
         }
     }
 
     fn change(
         &mut self,
-        at: usize,
+        name: &str,
         item: &RuleItem,
         keys: &[(RuleKey, How)],
         catalogue: Catalogue,
         report: &mut Report<'_>,
     ) {
-        let rule = &mut self.rules.entries[at];
-        let name = rule.name.as_str().to_owned();
+        let file = self.file;
+        let Some(rule) = self.rules.get_mut(name) else { return };
+        rule.file = file;
         let text = |old: &mut Text, new: &Option<Text>, how: How| match (new, how) {
             (Some(new), How::Append) => append(old, new),
             (Some(new), How::Replace) => *old = new.trimmed(),
@@ -306,10 +426,10 @@ impl Definitions {
                     for exception in item.exceptions.iter().flatten() {
                         match how {
                             How::Append => {
-                                exception::append(exception.clone(), &mut rule.exceptions, catalogue, &name, report)
+                                exception::append(exception.clone(), &mut rule.exceptions, catalogue, name, report)
                             }
                             How::Replace => {
-                                exception::define(exception.clone(), &mut rule.exceptions, catalogue, &name, report)
+                                exception::define(exception.clone(), &mut rule.exceptions, catalogue, name, report)
                             }
                         }
                     }
@@ -325,6 +445,19 @@ impl Definitions {
             }
         }
     }
+}
+
+/// A namespace wants to change what is the cluster's.
+fn foreign(place: Span, kind: ItemKind, name: &str, report: &mut Report<'_>) {
+    let kind_name = kind.name();
+    let message = format!("the {kind_name} '{name}' belongs to the cluster and can't be changed from a namespace");
+    let help = match kind {
+        ItemKind::List | ItemKind::Macro => {
+            format!("define a {kind_name} `{name}` of your own, without append or override; your rules will use it")
+        }
+        _ => "write a rule of your own, or ask for the change in a ClusterFalcoRule".to_owned(),
+    };
+    report.add(Code::ForeignOverride, place, message, |d| d.help(help).item(kind, name));
 }
 
 /// "did you mean" for a name.

@@ -6,12 +6,14 @@ use event::{catalogue::EventSet, fields::EventSource};
 
 use super::{
     AppendOutput, ExtraField, Options, Report,
+    cache::{Layer, RuleState},
     collect::{Definitions, RuleDef},
-    resolve::Resolver,
+    resolve::{Uses, View},
 };
 use crate::{
     diagnostic::{Code, ItemKind},
     filter::{
+        ast::Expr,
         check::{self, Finding},
         names::Catalogue,
         print::canonical,
@@ -30,61 +32,63 @@ const MANY_TYPES: usize = 100;
 pub(crate) struct Checked {
     /// Its index among the definitions.
     pub(crate) rule: usize,
-    pub(crate) condition: Typed,
+    pub(crate) condition: Arc<Typed>,
     /// The condition with lists, macros and exceptions, as text.
     pub(crate) canonical: String,
     pub(crate) events: EventSet,
     /// The output as text, with what the configuration appends.
     pub(crate) output_text: String,
-    pub(crate) output: Template,
-    pub(crate) extra: Vec<(Arc<str>, Template)>,
+    pub(crate) output: Arc<Template>,
+    pub(crate) extra: Arc<[(Arc<str>, Template)]>,
     /// The texts of the extra fields, for listings.
     pub(crate) extra_texts: Vec<(String, String)>,
 }
 
-/// Compiles everything that is defined, and reports what is wrong with it. Unused lists and macros are reported
-/// when they are from this file.
-pub(crate) fn compile(definitions: &Definitions, options: &Options, report: &mut Report<'_>) -> Vec<Checked> {
-    let mut resolver = Resolver::new(definitions, report);
-    let mut checked = Vec::new();
-    for (at, rule) in definitions.rules.entries.iter().enumerate() {
-        if let Some(source) = rule.known_source {
-            checked.extend(compile_rule(at, rule, source, &mut resolver, options, report));
-        }
+/// Reports lists and macros of this unit that nothing uses.
+pub(crate) fn unused(definitions: &Definitions, layer: &Layer, report: &mut Report<'_>) {
+    let lists = || definitions.lists.entries.iter().enumerate().filter(|(_, list)| list.file >= definitions.unit);
+    let macros = || definitions.macros.entries.iter().enumerate().filter(|(_, known)| known.file >= definitions.unit);
+    if lists().next().is_none() && macros().next().is_none() {
+        return;
     }
-    unused(definitions, &resolver, report);
-    checked
-}
-
-fn unused(definitions: &Definitions, resolver: &Resolver<'_>, report: &mut Report<'_>) {
-    for (at, list) in definitions.lists.entries.iter().enumerate() {
-        if list.file == definitions.file && !resolver.used_lists.contains(&at) {
-            let name = list.name.as_str();
-            let message = format!("List '{name}' not referred to by any other rule/macro/list");
-            report.add(Code::UnusedList, list.name.whole(), message, |d| d.item(ItemKind::List, name));
-        }
+    let (used_lists, used_macros) = layer.used();
+    for (_, list) in lists().filter(|(at, _)| !used_lists.contains(at)) {
+        let name = list.name.as_str();
+        let message = format!("List '{name}' not referred to by any other rule/macro/list");
+        report.add(Code::UnusedList, list.name.whole(), message, |d| d.item(ItemKind::List, name));
     }
-    for (at, definition) in definitions.macros.entries.iter().enumerate() {
-        if definition.file == definitions.file && !resolver.used_macros.contains(&at) {
-            let name = definition.name.as_str();
-            let message = format!("Macro '{name}' not referred to by any other rule/macro");
-            report.add(Code::UnusedMacro, definition.name.whole(), message, |d| d.item(ItemKind::Macro, name));
-        }
+    for (_, definition) in macros().filter(|(at, _)| !used_macros.contains(at)) {
+        let name = definition.name.as_str();
+        let message = format!("Macro '{name}' not referred to by any other rule/macro");
+        report.add(Code::UnusedMacro, definition.name.whole(), message, |d| d.item(ItemKind::Macro, name));
     }
 }
 
-fn compile_rule(
+/// Compiles a rule and reports what is wrong with it.
+pub(crate) fn rule(at: usize, view: &mut View<'_>, options: &Options, report: &mut Report<'_>) -> RuleState {
+    let mut uses = Uses::default();
+    let own = view.own;
+    let known = own.rules.entries.get(at).and_then(|rule| Some((rule, rule.known_source?)));
+    let Some((rule, source)) = known else { return RuleState { checked: None, failed: false, uses } };
+    let Some(tree) = view.rule(at, &mut uses, report) else { return RuleState { checked: None, failed: true, uses } };
+    let before = report.errors();
+    let checked = check_rule(at, rule, source, &tree, view, options, report);
+    let failed = report.errors() > before;
+    RuleState { checked: checked.map(Arc::new), failed, uses }
+}
+
+fn check_rule(
     at: usize,
     rule: &RuleDef,
     source: EventSource,
-    resolver: &mut Resolver<'_>,
+    tree: &Expr,
+    resolver: &View<'_>,
     options: &Options,
     report: &mut Report<'_>,
 ) -> Option<Checked> {
     let name = rule.name.as_str();
-    let tree = resolver.rule(at, report)?;
     let catalogue = Catalogue { source, ..options.catalogue };
-    let (condition, findings) = check::check(&tree, catalogue);
+    let (condition, findings) = check::check(tree, catalogue);
     let output = output_text(rule, options);
     let mut faults: Vec<_> = findings.into_iter().map(|finding| (resolver.span(finding.at), finding)).collect();
     let template = Template::parse(output.as_str(), catalogue).unwrap_or_else(|errors| {
@@ -122,7 +126,7 @@ fn compile_rule(
         let span = rule.output.span(offset..offset + field.len());
         report.add(Code::DeprecatedField, span, message, |d| d.item(ItemKind::Rule, name));
     }
-    let events = event_types(&tree).intersection(source.event_types());
+    let events = event_types(tree).intersection(source.event_types());
     if rule.warn_evttypes && source == EventSource::Syscall && events.len() > MANY_TYPES {
         let message = "Rule matches too many evt.type values. This has a significant performance penalty.";
         report.add(Code::TooManyEventTypes, rule.condition.whole(), message, |d| {
@@ -131,12 +135,12 @@ fn compile_rule(
     }
     Some(Checked {
         rule: at,
-        condition: condition?,
-        canonical: canonical(&tree),
+        condition: Arc::new(condition?),
+        canonical: canonical(tree),
         events,
         output_text: output.as_str().to_owned(),
-        output: template,
-        extra,
+        output: Arc::new(template),
+        extra: extra.into(),
         extra_texts,
     })
 }

@@ -1,8 +1,10 @@
 //! What is defined, as data: for `-L` and for documentation.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use super::{collect::Definitions, compile::Checked, resolve::Resolver};
+use super::{collect::Definitions, compile::Checked, resolve::compiled_items};
 use crate::alert::Priority;
 
 /// Everything that is defined.
@@ -66,8 +68,8 @@ pub struct ListListing {
     pub items: Vec<String>,
 }
 
-pub(super) fn listing(definitions: &Definitions, checked: &[Checked]) -> Listing {
-    let rule = |checked: &Checked| {
+pub(super) fn listing<'c>(definitions: &Definitions, checked: impl Iterator<Item = &'c Arc<Checked>>) -> Listing {
+    let rule = |checked: &Arc<Checked>| {
         let rule = &definitions.rules.entries[checked.rule];
         RuleListing {
             name: rule.name.as_str().to_owned(),
@@ -85,11 +87,11 @@ pub(super) fn listing(definitions: &Definitions, checked: &[Checked]) -> Listing
     };
     let lists = definitions.lists.entries.iter().enumerate().map(|(at, list)| ListListing {
         name: list.name.as_str().to_owned(),
-        items: Resolver::compiled_items(definitions, at).into_iter().map(str::to_owned).collect(),
+        items: compiled_items(definitions, at).into_iter().map(str::to_owned).collect(),
     });
     let macros = definitions.macros.entries.iter().map(|definition| MacroListing {
         name: definition.name.as_str().to_owned(),
         condition: definition.condition.as_str().to_owned(),
     });
-    Listing { rules: checked.iter().map(rule).collect(), macros: macros.collect(), lists: lists.collect() }
+    Listing { rules: checked.map(rule).collect(), macros: macros.collect(), lists: lists.collect() }
 }

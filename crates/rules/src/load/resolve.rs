@@ -1,19 +1,23 @@
 //! Definitions → conditions as trees: lists are put in as text, then the text is parsed, then macros are put in as
 //! trees. Sizes are bounded at every step, as lists and macros can grow a small file exponentially.
+//!
+//! A layer of a namespace goes on where the layer of the cluster ends: its definitions count as later ones. Positions in
+//! both together are those of a [`View`]: first the cluster's, then its own.
 
-use std::{collections::BTreeSet, rc::Rc};
+use std::{collections::BTreeSet, sync::Arc};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 
 use super::{
     Report,
-    collect::{Definitions, did_you_mean},
+    cache::{Layer, ListState, MacroState},
+    collect::{Definitions, ListDef, MacroDef, did_you_mean},
     exception::{self, push_quoted},
 };
 use crate::{
     diagnostic::{Code, ItemKind},
     filter::{
-        ast::{At, Expr, TextId},
+        ast::{At, Expr, Op, Right, Test, TextId},
         parse::{Depth, SyntaxError, parse},
     },
     source::{Span, Text},
@@ -33,64 +37,122 @@ fn is_delimiter(byte: u8) -> bool {
     byte.is_ascii_whitespace() || matches!(byte, b'(' | b')' | b',' | b'=')
 }
 
-/// A macro with its lists put in.
-struct Parsed {
-    /// `None` when it has an error that has been reported.
-    tree: Option<Rc<Expr>>,
+/// The first word of a list's name, if there is one.
+pub(crate) fn first_word(name: &str) -> Option<&str> {
+    words(name).find(|word| !word.is_empty())
 }
 
-/// Puts lists and macros in.
-pub(crate) struct Resolver<'d> {
-    definitions: &'d Definitions,
-    /// Compiled items of each list.
-    lists: Vec<Text>,
-    /// Lists by the first word of their name.
-    words: HashMap<&'d str, Vec<usize>, ahash::RandomState>,
-    macros: Vec<Parsed>,
+/// The words of a text that may be lists, and some that are empty.
+pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|char: char| char.is_ascii() && is_delimiter(char as u8))
+}
+
+/// What a regular expression costs, in nodes of a tree: it takes that much longer to compile.
+const REGEX_WORK: usize = 2000;
+/// Bytes of text that cost as much as a node.
+const TEXT_WORK: usize = 16;
+
+/// The definitions that a layer can see.
+pub(crate) struct View<'d> {
+    pub(crate) own: &'d Definitions,
+    pub(crate) layer: &'d mut Layer,
+    /// The layer of the cluster, for those of namespaces.
+    pub(crate) base: Option<(&'d Definitions, &'d Layer)>,
     /// The texts that trees were parsed from, by [`TextId`].
-    pub(crate) texts: Vec<Text>,
-    /// Lists and macros that something refers to.
-    pub(crate) used_lists: HashSet<usize>,
-    pub(crate) used_macros: HashSet<usize>,
+    pub(crate) texts: &'d mut Vec<Text>,
+    /// How much work may still be done.
+    pub(crate) work: &'d mut usize,
 }
 
-impl<'d> Resolver<'d> {
-    /// Compiles all lists and macros.
-    pub(crate) fn new(definitions: &'d Definitions, report: &mut Report<'_>) -> Self {
-        let mut resolver = Self {
-            definitions,
-            lists: Vec::new(),
-            words: HashMap::default(),
-            macros: Vec::new(),
-            texts: Vec::new(),
-            used_lists: HashSet::new(),
-            used_macros: HashSet::new(),
-        };
-        for at in 0..definitions.lists.entries.len() {
-            let list = resolver.list(at);
-            resolver.lists.push(list);
-            let name = definitions.lists.entries[at].name.as_str();
-            if let Some(word) =
-                name.split(|char: char| char.is_ascii() && is_delimiter(char as u8)).find(|w| !w.is_empty())
-            {
-                resolver.words.entry(word).or_default().push(at);
+/// What a condition was made of, by position in the view.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    pub(crate) lists: Vec<usize>,
+    /// Those that are referred to by others too.
+    pub(crate) macros: HashSet<usize>,
+    /// The text with its lists.
+    pub(crate) text: Option<TextId>,
+}
+
+impl View<'_> {
+    /// The base's definitions as far as they count: what came later does not.
+    fn base_lists(&self) -> usize {
+        self.layer.base_lists
+    }
+
+    fn base_macros(&self) -> usize {
+        self.layer.base_macros
+    }
+
+    fn list_def(&self, at: usize) -> Option<&ListDef> {
+        match at.checked_sub(self.base_lists()) {
+            Some(own) => self.own.lists.entries.get(own).map(|list| &**list),
+            None => self.base?.0.lists.entries.get(at).map(|list| &**list),
+        }
+    }
+
+    fn list_text(&self, at: usize) -> Option<Arc<Text>> {
+        match at.checked_sub(self.base_lists()) {
+            Some(own) => self.layer.lists.get(own).map(|state| state.text.clone()),
+            None => self.base?.1.lists.get(at).map(|state| state.text.clone()),
+        }
+    }
+
+    fn find_list(&self, name: &str) -> Option<usize> {
+        let own = self.own.lists.position(name).map(|at| at + self.base_lists());
+        let base = || self.base?.0.lists.position(name).filter(|at| *at < self.base_lists());
+        own.or_else(base)
+    }
+
+    fn macro_def(&self, at: usize) -> Option<&MacroDef> {
+        match at.checked_sub(self.base_macros()) {
+            Some(own) => self.own.macros.entries.get(own).map(|known| &**known),
+            None => self.base?.0.macros.entries.get(at).map(|known| &**known),
+        }
+    }
+
+    fn macro_state_of(&self, at: usize) -> Option<&Arc<MacroState>> {
+        match at.checked_sub(self.base_macros()) {
+            Some(own) => self.layer.macros.get(own),
+            None => self.base?.1.macros.get(at),
+        }
+    }
+
+    fn find_macro(&self, name: &str) -> Option<usize> {
+        let own = self.own.macros.position(name).map(|at| at + self.base_macros());
+        let base = || self.base?.0.macros.position(name).filter(|at| *at < self.base_macros());
+        own.or_else(base)
+    }
+
+    fn macro_names(&self) -> impl Iterator<Item = &str> {
+        self.own.macros.names().chain(self.base.into_iter().flat_map(|(base, _)| base.macros.names()))
+    }
+
+    /// Lists whose name begins with a word, except those that the layer hides by one of its own.
+    fn lists_of_word(&self, word: &str, from: usize, open: &mut BTreeSet<usize>) {
+        let own = self.layer.words.get(word).into_iter().flatten().map(|at| at + self.base_lists());
+        open.extend(own.filter(|at| *at >= from));
+        let Some((base, layer)) = self.base else { return };
+        for at in layer.words.get(word).into_iter().flatten().copied() {
+            let name = base.lists.entries.get(at).map(|list| list.name.as_str());
+            let hidden = name.is_none_or(|name| self.own.lists.position(name).is_some());
+            if at >= from && at < self.base_lists() && !hidden {
+                open.insert(at);
             }
         }
-        for definition in &definitions.macros.entries {
-            let name = definition.name.as_str();
-            let tree = resolver.parse(definition.condition.clone(), ItemKind::Macro, name, report);
-            let visible = tree.filter(|tree| resolver.macro_references(tree, name, definition.touched, report));
-            resolver.macros.push(Parsed { tree: visible.map(Rc::new) });
-        }
-        resolver.loops(report);
-        resolver
+    }
+
+    fn charge(&mut self, work: usize) -> bool {
+        let left = self.work.checked_sub(work);
+        *self.work = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// The items of a list as text: names of earlier lists among them are replaced, one level deep.
-    fn list(&mut self, at: usize) -> Text {
-        let lists = &self.definitions.lists;
-        let list = &lists.entries[at];
+    pub(crate) fn list(&mut self, at: usize) -> Option<ListState> {
+        let list = self.own.lists.entries.get(at)?;
         let mut text = Text::made("", list.name.whole());
+        let mut inner = Vec::new();
         let mut first = true;
         let mut push = |item: &Text| {
             text.push_made(if first { "" } else { ", " }, item.whole());
@@ -98,70 +160,58 @@ impl<'d> Resolver<'d> {
             push_quoted_item(&mut text, item);
         };
         for item in &list.items {
-            match lists.position(item.as_str()).filter(|inner| lists.entries[*inner].index < list.touched) {
-                Some(inner) => {
-                    self.used_lists.insert(inner);
-                    lists.entries[inner].items.iter().for_each(&mut push);
+            let found = self.find_list(item.as_str());
+            match found.and_then(|found| Some((found, self.list_def(found)?))) {
+                Some((found, def)) if def.index < list.touched => {
+                    inner.push(found);
+                    def.items.iter().for_each(&mut push);
                 }
-                None => push(item),
+                _ => push(item),
             }
         }
-        text
-    }
-
-    /// The items of a list after nesting, unquoted: for listings.
-    pub(crate) fn compiled_items(definitions: &Definitions, at: usize) -> Vec<&str> {
-        let lists = &definitions.lists;
-        let list = &lists.entries[at];
-        let mut items = Vec::new();
-        for item in &list.items {
-            match lists.position(item.as_str()).filter(|inner| lists.entries[*inner].index < list.touched) {
-                Some(inner) => items.extend(lists.entries[inner].items.iter().map(Text::as_str)),
-                None => items.push(item.as_str()),
-            }
-        }
-        items
+        self.charge(text.as_str().len() / TEXT_WORK);
+        Some(ListState { text: Arc::new(text), inner })
     }
 
     /// Puts the lists into a condition. They are taken in the order of their definition, each over the result of
     /// the ones before it.
-    fn put_lists(&mut self, text: Text) -> Option<Text> {
+    fn put_lists(&mut self, text: Text, uses: &mut Uses) -> Option<Text> {
         let mut text = text;
         let mut open = BTreeSet::new();
-        let words = |text: &str,
-                     open: &mut BTreeSet<usize>,
-                     from: usize,
-                     index: &HashMap<&str, Vec<usize>, ahash::RandomState>| {
-            for word in text.split(|char: char| char.is_ascii() && is_delimiter(char as u8)) {
-                open.extend(index.get(word).into_iter().flatten().filter(|list| **list >= from));
-            }
-        };
-        words(text.as_str(), &mut open, 0, &self.words);
+        words(text.as_str()).for_each(|word| self.lists_of_word(word, 0, &mut open));
         while let Some(at) = open.pop_first() {
-            let name = self.definitions.lists.entries[at].name.as_str();
-            let items = &self.lists[at];
-            let Some(replaced) = replace(&text, name, items) else { continue };
-            self.used_lists.insert(at);
+            let (Some(list), Some(items)) = (self.list_def(at), self.list_text(at)) else { continue };
+            let Some(replaced) = replace(&text, list.name.as_str(), &items) else { continue };
+            uses.lists.push(at);
             text = replaced;
-            if text.as_str().len() > MAX_TEXT {
+            if text.as_str().len() > MAX_TEXT || !self.charge(items.as_str().len() / TEXT_WORK) {
                 return None;
             }
-            words(items.as_str(), &mut open, at + 1, &self.words);
+            words(items.as_str()).for_each(|word| self.lists_of_word(word, at + 1, &mut open));
         }
         Some(text)
     }
 
-    fn parse(&mut self, text: Text, kind: ItemKind, name: &str, report: &mut Report<'_>) -> Option<Expr> {
+    fn parse(
+        &mut self,
+        text: Text,
+        kind: ItemKind,
+        name: &str,
+        uses: &mut Uses,
+        report: &mut Report<'_>,
+    ) -> Option<Expr> {
         let place = text.whole();
-        let Some(text) = self.put_lists(text) else {
-            too_large(place, kind, name, report);
+        let enough = self.charge(text.as_str().len() / TEXT_WORK);
+        let Some(text) = self.put_lists(text, uses).filter(|_| enough) else {
+            self.too_large(place, kind, name, report);
             return None;
         };
         let id = TextId(self.texts.len() as u32);
+        uses.text = Some(id);
         let parsed = parse(text.as_str(), id, Depth::RULES);
         let result = match parsed {
             Ok(tree) if depth(&tree) > MAX_DEPTH => {
-                too_large(place, kind, name, report);
+                self.too_large(place, kind, name, report);
                 None
             }
             Ok(tree) => Some(tree),
@@ -175,20 +225,39 @@ impl<'d> Resolver<'d> {
         result
     }
 
+    /// A macro of this layer with its lists put in.
+    pub(crate) fn macro_state(&mut self, at: usize, report: &mut Report<'_>) -> MacroState {
+        let mut uses = Uses::default();
+        let own = self.own;
+        let tree = own.macros.entries.get(at).and_then(|definition| {
+            let name = definition.name.as_str();
+            let tree = self.parse(definition.condition.clone(), ItemKind::Macro, name, &mut uses, report)?;
+            self.macro_references(&tree, name, definition.touched, &mut uses, report).then_some(tree)
+        });
+        MacroState { tree: tree.map(Arc::new), uses }
+    }
+
     /// Whether all macros that a macro refers to were there when it was last touched.
-    fn macro_references(&mut self, tree: &Expr, name: &str, touched: u32, report: &mut Report<'_>) -> bool {
-        let macros = &self.definitions.macros;
+    fn macro_references(
+        &self,
+        tree: &Expr,
+        name: &str,
+        touched: u32,
+        uses: &mut Uses,
+        report: &mut Report<'_>,
+    ) -> bool {
         let mut complete = true;
         for (wanted, at) in references(tree) {
-            match macros.position(wanted).filter(|found| macros.entries[*found].index < touched) {
+            let found = self.find_macro(wanted);
+            match found.filter(|found| self.macro_def(*found).is_some_and(|known| known.index < touched)) {
                 Some(found) => {
-                    self.used_macros.insert(found);
+                    uses.macros.insert(found);
                 }
                 None => {
                     complete = false;
-                    let help = match macros.position(wanted) {
+                    let help = match found {
                         Some(_) => Some(format!("`{wanted}` is defined further down: move it up")),
-                        None => did_you_mean(wanted, macros.names()),
+                        None => did_you_mean(wanted, self.macro_names()),
                     };
                     undefined(self.span(at), wanted, help, ItemKind::Macro, name, report);
                 }
@@ -198,18 +267,22 @@ impl<'d> Resolver<'d> {
     }
 
     /// Reports macros that refer to themselves, and breaks the loops.
-    fn loops(&mut self, report: &mut Report<'_>) {
+    pub(crate) fn loops(&mut self, report: &mut Report<'_>) {
+        let base = self.base_macros();
+        let next = |view: &Self, at: usize| -> Vec<usize> {
+            let tree = view.layer.macros.get(at).and_then(|state| state.tree.as_deref());
+            let names = tree.map(references).unwrap_or_default();
+            names.into_iter().filter_map(|(name, _)| view.find_macro(name)?.checked_sub(base)).collect()
+        };
         // 0: not seen, 1: on the path, 2: done. The path is a stack of our own: chains may be long.
-        let mut state = vec![0_u8; self.macros.len()];
-        for start in 0..self.macros.len() {
+        let mut state = vec![0_u8; self.layer.macros.len()];
+        for start in 0..state.len() {
             let mut path: Vec<(usize, Vec<usize>)> = Vec::new();
             let mut enter = Some(start).filter(|start| state[*start] == 0);
             loop {
                 if let Some(at) = enter.take() {
                     state[at] = 1;
-                    let next = self.macros[at].tree.as_deref().map(references).unwrap_or_default();
-                    let next = next.into_iter().filter_map(|(name, _)| self.definitions.macros.position(name));
-                    path.push((at, next.collect()));
+                    path.push((at, next(self, at)));
                 }
                 let too_long = path.len() > MAX_MACROS;
                 let Some((at, next)) = path.last_mut() else { break };
@@ -217,7 +290,7 @@ impl<'d> Resolver<'d> {
                 match next.pop() {
                     Some(found) if state[found] == 0 && !too_long => enter = Some(found),
                     Some(found) if state[found] == 1 || state[found] == 0 => {
-                        let definition = &self.definitions.macros.entries[at];
+                        let definition = &self.own.macros.entries[at];
                         let message = match state[found] {
                             1 => "reference loop in macro".to_owned(),
                             _ => format!("more than {MAX_MACROS} macros refer to each other in a chain"),
@@ -225,7 +298,7 @@ impl<'d> Resolver<'d> {
                         report.add(Code::MacroLoop, definition.name.whole(), message, |d| {
                             d.item(ItemKind::Macro, definition.name.as_str())
                         });
-                        self.macros[at].tree = None;
+                        self.layer.break_macro(at);
                     }
                     Some(_) => {}
                     None => {
@@ -238,22 +311,21 @@ impl<'d> Resolver<'d> {
     }
 
     /// The whole condition of a rule. Mistakes are reported; `None` if there are any.
-    pub(crate) fn rule(&mut self, at: usize, report: &mut Report<'_>) -> Option<Expr> {
-        let definitions = self.definitions;
-        let rule = &definitions.rules.entries[at];
+    pub(crate) fn rule(&mut self, at: usize, uses: &mut Uses, report: &mut Report<'_>) -> Option<Expr> {
+        let rule = self.own.rules.entries.get(at)?;
         let name = rule.name.as_str();
         let text = exception::condition(&rule.condition, &rule.exceptions);
-        let tree = self.parse(text, ItemKind::Rule, name, report)?;
+        let tree = self.parse(text, ItemKind::Rule, name, uses, report)?;
         let mut complete = true;
         for (wanted, at) in references(&tree) {
-            match definitions.macros.position(wanted) {
+            match self.find_macro(wanted) {
                 Some(found) => {
-                    self.used_macros.insert(found);
-                    complete &= self.macros[found].tree.is_some();
+                    uses.macros.insert(found);
+                    complete &= self.macro_state_of(found).is_some_and(|state| state.tree.is_some());
                 }
                 None => {
                     complete = false;
-                    let help = did_you_mean(wanted, definitions.macros.names());
+                    let help = did_you_mean(wanted, self.macro_names());
                     undefined(self.span(at), wanted, help, ItemKind::Rule, name, report);
                 }
             }
@@ -261,25 +333,28 @@ impl<'d> Resolver<'d> {
         if !complete {
             return None;
         }
-        let mut budget = MAX_NODES;
-        let expanded = self.expand(&tree, &mut budget, MAX_MACROS);
+        let mut budget = MAX_NODES.min(*self.work);
+        let before = budget;
+        let expanded = self.expand(&tree, &mut budget, MAX_MACROS, false, uses);
+        self.charge(before - budget);
         match expanded {
-            Expanded::Tree(tree) if depth(&tree) <= MAX_DEPTH => Some(tree),
+            Expanded::Tree(tree) if depth(&tree) <= MAX_DEPTH && self.charge(regexes(&tree) * REGEX_WORK) => Some(tree),
             Expanded::Tree(_) | Expanded::TooLarge => {
-                too_large(rule.condition.whole(), ItemKind::Rule, name, report);
+                self.too_large(rule.condition.whole(), ItemKind::Rule, name, report);
                 None
             }
             Expanded::Broken => None,
         }
     }
 
-    fn expand(&self, expr: &Expr, budget: &mut usize, chain: usize) -> Expanded {
+    /// `in_base`: the tree is a macro of the cluster, whose names mean what they mean to the cluster.
+    fn expand(&self, expr: &Expr, budget: &mut usize, chain: usize, in_base: bool, uses: &mut Uses) -> Expanded {
         let Some(left) = budget.checked_sub(1) else { return Expanded::TooLarge };
         *budget = left;
-        let parts = |parts: &[Expr], budget: &mut usize| {
+        let parts = |parts: &[Expr], budget: &mut usize, uses: &mut Uses| {
             let mut expanded = Vec::with_capacity(parts.len());
             for part in parts {
-                match self.expand(part, budget, chain) {
+                match self.expand(part, budget, chain, in_base, uses) {
                     Expanded::Tree(part) => expanded.push(part),
                     other => return Err(other),
                 }
@@ -287,26 +362,29 @@ impl<'d> Resolver<'d> {
             Ok(expanded)
         };
         Expanded::Tree(match expr {
-            Expr::And(items, at) => match parts(items, budget) {
+            Expr::And(items, at) => match parts(items, budget, uses) {
                 Ok(items) => Expr::And(items, *at),
                 Err(other) => return other,
             },
-            Expr::Or(items, at) => match parts(items, budget) {
+            Expr::Or(items, at) => match parts(items, budget, uses) {
                 Ok(items) => Expr::Or(items, *at),
                 Err(other) => return other,
             },
-            Expr::Not(inner, at) => match self.expand(inner, budget, chain) {
+            Expr::Not(inner, at) => match self.expand(inner, budget, chain, in_base, uses) {
                 Expanded::Tree(inner) => Expr::Not(Box::new(inner), *at),
                 other => return other,
             },
             Expr::Check(_) => expr.clone(),
             Expr::Macro(name, _) => {
-                let found = self.definitions.macros.position(name);
-                let Some(tree) = found.and_then(|found| self.macros.get(found)?.tree.clone()) else {
-                    return Expanded::Broken;
+                let found = match (in_base, self.base) {
+                    (true, Some((base, _))) => base.macros.position(name),
+                    _ => self.find_macro(name),
                 };
+                let tree = found.and_then(|found| self.macro_state_of(found)?.tree.clone());
+                let (Some(found), Some(tree)) = (found, tree) else { return Expanded::Broken };
+                uses.macros.insert(found);
                 return match chain.checked_sub(1) {
-                    Some(chain) => self.expand(&tree, budget, chain),
+                    Some(chain) => self.expand(&tree, budget, chain, found < self.base_macros(), uses),
                     None => Expanded::TooLarge,
                 };
             }
@@ -318,6 +396,30 @@ impl<'d> Resolver<'d> {
         let text = &self.texts[at.text.0 as usize];
         text.span(at.start as usize..at.end as usize)
     }
+
+    fn too_large(&self, span: Span, kind: ItemKind, name: &str, report: &mut Report<'_>) {
+        if *self.work > 0 {
+            let message = "the condition is too large, or nests too deeply, with its lists and macros put in";
+            return report.add(Code::ConditionTooLarge, span, message, |d| d.item(kind, name));
+        }
+        let message = "the conditions of what is loaded together are too much work";
+        let help = "use `in`, `startswith`, `contains` or `glob` instead of regular expressions, and shorter lists";
+        report.add(Code::TooMuchWork, span, message, |d| d.help(help).item(kind, name));
+    }
+}
+
+/// The items of a list after nesting, unquoted: for listings.
+pub(crate) fn compiled_items(definitions: &Definitions, at: usize) -> Vec<&str> {
+    let lists = &definitions.lists;
+    let list = &lists.entries[at];
+    let mut items = Vec::new();
+    for item in &list.items {
+        match lists.get(item.as_str()).filter(|inner| inner.index < list.touched) {
+            Some(inner) => items.extend(inner.items.iter().map(Text::as_str)),
+            None => items.push(item.as_str()),
+        }
+    }
+    items
 }
 
 /// A tree with its macros put in, or why not.
@@ -328,14 +430,30 @@ enum Expanded {
     Broken,
 }
 
+/// How many regular expressions a tree contains.
+fn regexes(tree: &Expr) -> usize {
+    let mut count = 0;
+    let mut open = vec![tree];
+    while let Some(expr) = open.pop() {
+        match expr {
+            Expr::And(parts, _) | Expr::Or(parts, _) => open.extend(parts),
+            Expr::Not(inner, _) => open.push(inner),
+            Expr::Check(check) => {
+                count += match &check.test {
+                    Test::Compare { op: Op::Regex, right: Right::List(items, _), .. } => items.len(),
+                    Test::Compare { op: Op::Regex, .. } => 1,
+                    _ => 0,
+                }
+            }
+            Expr::Macro(..) => {}
+        }
+    }
+    count
+}
+
 fn undefined(span: Span, wanted: &str, help: Option<String>, kind: ItemKind, name: &str, report: &mut Report<'_>) {
     let message = format!("Undefined macro '{wanted}' used in filter.");
     report.add(Code::UndefinedMacro, span, message, |d| d.maybe_help(help).item(kind, name));
-}
-
-fn too_large(span: Span, kind: ItemKind, name: &str, report: &mut Report<'_>) {
-    let message = "the condition is too large, or nests too deeply, with its lists and macros put in";
-    report.add(Code::ConditionTooLarge, span, message, |d| d.item(kind, name));
 }
 
 fn push_quoted_item(text: &mut Text, item: &Text) {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use event::{
     catalogue::EventType,
+    containers::Whereabouts,
     fields::{Arg, Field, Subject},
     value::{Arena, Value},
 };
@@ -49,6 +50,10 @@ impl<'a> Subject<'a> for MockEvent<'a> {
 
     fn arena(&self) -> &'a Arena {
         self.arena
+    }
+
+    fn whereabouts(&self) -> Whereabouts<'a> {
+        Whereabouts::Unknown
     }
 
     fn field(&self, field: &'static Field, arg: &Arg) -> Option<Value<'a>> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use event::{
     catalogue::EventType,
+    containers::Whereabouts,
     fields::{Arg, ArgRule, Field, Marks, Matching, Subject},
     value::{Arena, Radix, Value, ValueType},
 };
@@ -64,6 +65,10 @@ impl<'a> Subject<'a> for MockEvent<'a> {
 
     fn arena(&self) -> &'a Arena {
         self.arena
+    }
+
+    fn whereabouts(&self) -> Whereabouts<'a> {
+        Whereabouts::Unknown
     }
 
     fn field(&self, field: &'static Field, _: &Arg) -> Option<Value<'a>> {
