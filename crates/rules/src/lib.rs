@@ -14,5 +14,6 @@ pub mod pushdown;
 pub mod ruleset;
 pub mod scope;
 pub mod source;
+pub mod written;
 
 pub use docs::generated;

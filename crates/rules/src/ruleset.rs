@@ -161,8 +161,7 @@ impl Ruleset {
                 }),
                 None => Candidate::EVERYWHERE,
             };
-            let layer =
-                layers.entry(rule.layer.as_deref()).or_insert_with(|| vec![Vec::new(); EventType::COUNT]);
+            let layer = layers.entry(rule.layer.as_deref()).or_insert_with(|| vec![Vec::new(); EventType::COUNT]);
             for ty in rule.events.iter() {
                 let entry = program.entry_for(rule.entry, ty);
                 if entry != Target::REJECT {

@@ -58,7 +58,7 @@ static SERVICES: &[(&str, u16)] = &[
 ];
 
 /// Reads a constant that `op` compares with a value of this shape. The error says what was expected.
-pub(super) fn constant(bytes: &[u8], shape: Shape, op: Op) -> Result<Const, String> {
+pub(crate) fn constant(bytes: &[u8], shape: Shape, op: Op) -> Result<Const, String> {
     let text = String::from_utf8_lossy(bytes);
     let expected = |what: &str| format!("`{text}` isn't {what}");
     match shape.ty {

@@ -2,7 +2,7 @@
 
 pub mod ast;
 pub mod check;
-mod constant;
+pub(crate) mod constant;
 pub mod details;
 pub mod eval;
 pub mod glob;

@@ -156,11 +156,10 @@ pub(crate) fn update(
     own: &Definitions,
     layer: &mut Layer,
     base: Option<(&Definitions, &Layer)>,
-    texts: &mut Vec<Text>,
+    (texts, mut work): (&mut Vec<Text>, usize),
     options: &Options,
     report: &mut Report<'_>,
 ) {
-    let mut work = options.work;
     let (known_lists, known_macros) = (layer.lists.len(), layer.macros.len());
     let lists = layer.stale_lists(own);
     let mut view = View { own, layer, base, texts, work: &mut work };
@@ -176,9 +175,8 @@ pub(crate) fn update(
 
     let mut macros: BTreeSet<usize> = own.macros.changed().into_iter().collect();
     macros.extend(words.iter().flat_map(|word| view.layer.texts.macros.with(word)));
-    let stale = |(_, state): &(usize, &Arc<MacroState>)| {
-        state.tree.is_none() || view.layer.uses_list(&state.uses, &replaced)
-    };
+    let stale =
+        |(_, state): &(usize, &Arc<MacroState>)| state.tree.is_none() || view.layer.uses_list(&state.uses, &replaced);
     macros.extend(view.layer.macros.iter().enumerate().filter(stale).map(|(at, _)| at));
     macros.retain(|at| *at < own.macros.entries.len());
     for at in &macros {

@@ -339,13 +339,7 @@ impl Definitions {
         }
     }
 
-    fn define(
-        &mut self,
-        item: RuleItem,
-        known: Option<usize>,
-        by: &Applying<'_>,
-        report: &mut Report<'_>,
-    ) {
+    fn define(&mut self, item: RuleItem, known: Option<usize>, by: &Applying<'_>, report: &mut Report<'_>) {
         let (Some(condition), Some(output), Some(desc), Some(priority)) =
             (item.condition, item.output, item.desc, item.priority)
         else {

@@ -34,6 +34,8 @@ pub struct FileOptions {
     pub scope: Option<Arc<Scope>>,
     /// Whose its rules are.
     pub layer: Layer,
+    /// How much work its conditions may be, instead of [`Options::work`](super::Options::work).
+    pub work: Option<usize>,
 }
 
 impl Default for FileOptions {
@@ -45,6 +47,7 @@ impl Default for FileOptions {
             tags_exclude: Vec::new(),
             scope: None,
             layer: Layer::Cluster,
+            work: None,
         }
     }
 }

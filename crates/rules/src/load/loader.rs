@@ -6,16 +6,16 @@ use std::{
 };
 
 use super::{
-    FileOptions, FileResult, Layer, Listing, Loaded, MAX_FILE_BYTES, Options, Report, Schema,
+    FileOptions, FileResult, Layer, Listing, Loaded, MAX_FILE_BYTES, Options, Report, RuleMatching, Schema,
     cache::{self, Layer as States},
     collect::{Applying, Definitions},
     compile::Checked,
     listing,
-    read::{self, Item, PluginRequirement},
+    read::{self, Item, Mode, PluginRequirement, RuleMode},
     select, version, yaml,
 };
 use crate::{
-    diagnostic::{Code, Diagnostic, Place},
+    diagnostic::{Code, Diagnostic, ItemKind, Place},
     filter::program::Compiler,
     ruleset::{Rule, Ruleset},
     source::{SourceId, SourceMap, Span, Text},
@@ -252,7 +252,8 @@ impl Loader {
         }
         let mut report = Report::new(map);
         let base = base.map(|base| (&base.definitions, &base.states));
-        cache::update(definitions, &mut state.states, base, texts, all, &mut report);
+        let work = options.work.unwrap_or(all.work);
+        cache::update(definitions, &mut state.states, base, (texts, work), all, &mut report);
         for diagnostic in report.diagnostics {
             let of = |name: &str| parts.iter().position(|part| part.name == name);
             let at = diagnostic.place.as_ref().and_then(|place| of(&place.source));
@@ -273,10 +274,31 @@ impl Loader {
         listing::listing(&self.cluster.definitions, self.cluster.states.checked())
     }
 
-    /// The rules of the files that `wanted` names, whether they are left out for their priority, their tags or as a
-    /// whole; rules that are not enabled are left out. None of their scopes is lost. For trying rules out.
-    pub fn ruleset_of(&self, wanted: impl Fn(&str) -> bool) -> Ruleset {
-        self.ruleset(|name, _, rule_enabled| rule_enabled && wanted(name))
+    /// The enabled rules that are wanted, each judged by itself ([`RuleMatching::All`]). For trying rules out.
+    pub fn ruleset_of(&self, wanted: impl Fn(&RuleInfo<'_>) -> bool) -> Ruleset {
+        self.ruleset(RuleMatching::All, |rule| rule.enabled && wanted(rule))
+    }
+
+    /// The rules without mistakes of all that was added and not taken back, enabled or not, in load order.
+    pub fn rules(&self) -> impl Iterator<Item = RuleInfo<'_>> {
+        self.layers().flat_map(move |(layer, state)| {
+            state.states.checked().filter_map(move |checked| self.info(checked, layer, state))
+        })
+    }
+
+    /// Where something is defined that a layer has defined itself.
+    pub fn place_of(&self, layer: &Layer, kind: ItemKind, name: &str) -> Option<Place> {
+        let definitions = match layer {
+            Layer::Cluster => &self.cluster.definitions,
+            Layer::Namespace(namespace) => &self.namespaces.get(*self.positions.get(namespace)?)?.1.definitions,
+        };
+        let text = match kind {
+            ItemKind::Rule => &definitions.rules.get(name)?.name,
+            ItemKind::Macro => &definitions.macros.get(name)?.name,
+            ItemKind::List => &definitions.lists.get(name)?.name,
+            ItemKind::Exception | ItemKind::EngineVersion | ItemKind::PluginVersions => return None,
+        };
+        Some(Place::new(&self.map, text.whole()))
     }
 
     /// Compiles the enabled rules.
@@ -287,42 +309,54 @@ impl Loader {
         Loaded { ruleset: (!failed).then(|| self.compiled()), diagnostics, files }
     }
 
-    /// The enabled rules of all that was added and not taken back. Rules with mistakes are not among them: see
-    /// [`Loader::finish`].
+    /// The enabled rules of all that was added and not taken back, as far as they are without mistakes: for those who
+    /// have taken back whatever has some. Otherwise see [`Loader::finish`].
     pub fn compiled(&self) -> Ruleset {
-        self.ruleset(|_, selected, rule_enabled| selected && rule_enabled)
+        self.ruleset(self.options.rule_matching, |rule| rule.selected && rule.enabled)
     }
 
-    /// `choose` is told the name of the file, whether its options select the rule, and whether the rule is enabled.
-    fn ruleset(&self, choose: impl Fn(&str, bool, bool) -> bool) -> Ruleset {
+    fn layers(&self) -> impl Iterator<Item = (Option<&str>, &LayerState)> {
+        let namespaces = self.namespaces.iter().map(|(name, state)| (Some(&**name), state));
+        std::iter::once((None, &self.cluster)).chain(namespaces)
+    }
+
+    fn ruleset(&self, matching: RuleMatching, choose: impl Fn(&RuleInfo<'_>) -> bool) -> Ruleset {
         let mut compiler = Compiler::new(self.options.resolver.clone());
         let mut rules = Vec::new();
-        let namespaces = self.namespaces.iter().map(|(name, state)| (Some(name), state));
-        for (layer, state) in std::iter::once((None, &self.cluster)).chain(namespaces) {
+        for (layer, state) in self.layers() {
             for checked in state.states.checked() {
-                rules.extend(self.rule(checked, layer, state, &mut compiler, &choose));
+                if self.info(checked, layer, state).is_some_and(|info| choose(&info)) {
+                    rules.extend(self.rule(checked, layer, state, &mut compiler));
+                }
             }
         }
-        Ruleset::new(rules, compiler.finish(), self.options.rule_matching, self.options.hostname.clone())
+        Ruleset::new(rules, compiler.finish(), matching, self.options.hostname.clone())
+    }
+
+    fn info<'l>(&'l self, checked: &Checked, layer: Option<&'l str>, state: &'l LayerState) -> Option<RuleInfo<'l>> {
+        let rule = state.definitions.rules.entries.get(checked.rule)?;
+        let origin = &*self.map.source(rule.name.whole().source).name;
+        let options = self.file_options.get(origin);
+        let selected = options.is_none_or(|options| options.selects(rule.priority, &rule.tags));
+        Some(RuleInfo {
+            name: rule.name.as_str(),
+            origin,
+            namespace: layer,
+            enabled: select::is_enabled(rule.name.as_str(), &rule.tags, rule.enabled, &self.options.selection),
+            selected: selected && rule.priority <= self.options.minimum_priority,
+        })
     }
 
     fn rule(
         &self,
         checked: &Checked,
-        layer: Option<&Box<str>>,
+        layer: Option<&str>,
         state: &LayerState,
         compiler: &mut Compiler,
-        choose: &impl Fn(&str, bool, bool) -> bool,
     ) -> Option<Rule> {
         let rule = state.definitions.rules.entries.get(checked.rule)?;
-        let enabled = select::is_enabled(rule.name.as_str(), &rule.tags, rule.enabled, &self.options.selection);
         let origin = self.map.source(rule.name.whole().source).name.clone();
-        let options = self.file_options.get(&*origin);
-        let selected = options.is_none_or(|options| options.selects(rule.priority, &rule.tags));
-        let serious = rule.priority <= self.options.minimum_priority;
-        if !choose(&origin, selected && serious, enabled) {
-            return None;
-        }
+        let scope = self.file_options.get(&*origin).and_then(|options| options.scope.clone());
         Some(Rule {
             name: rule.name.as_str().into(),
             description: rule.desc.as_str().trim().into(),
@@ -330,8 +364,8 @@ impl Loader {
             source: Arc::from(&*rule.source),
             tags: rule.tags.iter().cloned().collect(),
             origin,
-            layer: layer.cloned(),
-            scope: options.and_then(|options| options.scope.clone()),
+            layer: layer.map(Into::into),
+            scope,
             events: checked.events,
             entry: compiler.add(&checked.condition),
             condition: checked.condition.clone(),
@@ -339,6 +373,21 @@ impl Loader {
             extra: checked.extra.clone(),
         })
     }
+}
+
+/// A rule of a loader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleInfo<'l> {
+    /// Its name.
+    pub name: &'l str,
+    /// Name of the file that defines it.
+    pub origin: &'l str,
+    /// The namespace that wrote it; `None` for rules of the cluster.
+    pub namespace: Option<&'l str>,
+    /// Whether it is enabled.
+    pub enabled: bool,
+    /// Whether priority, tags and the options of its file let it be loaded.
+    pub selected: bool,
 }
 
 /// Reads a file and applies its items.
@@ -368,4 +417,38 @@ fn apply(
         (false, false) => Schema::Failed,
     };
     (report.diagnostics, schema, plugins)
+}
+
+/// What a rules file defines, as far as it can be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Names of the rules that it defines, not those that it only changes.
+    pub rules: Vec<Box<str>>,
+    /// How many macros it defines.
+    pub macros: usize,
+    /// How many lists it defines.
+    pub lists: usize,
+}
+
+impl Outline {
+    /// Reads a rules file and compiles nothing.
+    pub fn of(text: &str) -> Self {
+        let mut outline = Self::default();
+        if text.len() > MAX_FILE_BYTES {
+            return outline;
+        }
+        let mut map = SourceMap::default();
+        let id = map.add("", text.to_owned());
+        let (documents, _) = yaml::read(&map, id);
+        let mut report = Report::new(&map);
+        for item in documents.iter().flat_map(|document| read::items(document, &mut report)) {
+            match item {
+                Item::Rule(rule) if rule.mode == RuleMode::Define => outline.rules.push(rule.name.as_str().into()),
+                Item::Macro(item) => outline.macros += usize::from(item.mode == Mode::Define),
+                Item::List(item) => outline.lists += usize::from(item.mode == Mode::Define),
+                Item::Rule(_) | Item::EngineVersion(_) | Item::PluginVersions(_) => {}
+            }
+        }
+        outline
+    }
 }

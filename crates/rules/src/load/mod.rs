@@ -29,7 +29,7 @@ use serde_json::json;
 pub use self::{
     file::{FileOptions, Layer},
     listing::{ListListing, Listing, MacroListing, RuleListing},
-    loader::{Loader, Part},
+    loader::{Loader, Outline, Part, RuleInfo},
     select::{Selection, Selector, wildcard},
     version::{ENGINE, PLUGINS, Version},
 };

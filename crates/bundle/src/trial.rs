@@ -1,0 +1,143 @@
+//! Runs the tests that a resource contains: written events against its rules, as they would be loaded.
+//!
+//! Each rule is judged by itself, as with `ruleMatching: all`; whether it is switched off by `mode` or left out by its
+//! priority does not matter, whether it is enabled does.
+
+use std::collections::HashMap;
+
+use api::{
+    ResourceId,
+    rule::{FalcoRuleSpec, RuleTest, TestFailure, TestSummary},
+    scalar::FieldValue,
+};
+use event::value::Arena;
+use rules::{
+    diagnostic::closest,
+    filter::names::Catalogue,
+    ruleset::{Evaluation, Ruleset},
+    written::{Given, Written, WrittenError},
+};
+
+use crate::Assembly;
+
+/// What the tests of a resource came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trial {
+    /// How many passed.
+    pub passed: u32,
+    /// Those that failed, in the order of the resource.
+    pub failures: Vec<Failure>,
+}
+
+/// A test that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Index of the test in `spec.tests`.
+    pub index: usize,
+    /// Name of the test.
+    pub name: String,
+    /// What was expected: `curl in checkout: 1`. Several expectations are separated by semicolons.
+    pub want: String,
+    /// What happened instead.
+    pub got: String,
+    /// What may be the cause.
+    pub help: Option<String>,
+}
+
+impl Trial {
+    /// Whether no test failed.
+    pub fn is_passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// The form that a status has.
+    pub fn to_status(&self) -> TestSummary {
+        let cut = |text: &str, limit: usize| text.chars().take(limit).collect::<String>();
+        let failure = |failure: &Failure| TestFailure {
+            name: cut(&failure.name, 256),
+            want: cut(&failure.want, 1024),
+            got: cut(&failure.got, 1024),
+        };
+        TestSummary {
+            passed: self.passed,
+            failed: self.failures.len() as u32,
+            failures: self.failures.iter().take(TestSummary::MAX_FAILURES).map(failure).collect(),
+        }
+    }
+}
+
+/// Runs the tests of the resource that was added last.
+pub fn run(assembly: &Assembly<'_>, id: &ResourceId, spec: &FalcoRuleSpec) -> Trial {
+    let mut trial = Trial::default();
+    if spec.tests.is_empty() {
+        return trial;
+    }
+    let named: Vec<&str> =
+        spec.tests.iter().flat_map(|test| &test.expect).map(|expectation| expectation.rule.as_str()).collect();
+    let (ruleset, known) = assembly.on_trial(id, &named);
+    let mut scratch = Evaluation::default();
+    for (index, test) in spec.tests.iter().enumerate() {
+        match run_test(test, id, &ruleset, &known, &mut scratch) {
+            Ok(()) => trial.passed += 1,
+            Err(failure) => trial.failures.push(Failure { index, name: test.name.clone(), ..failure }),
+        }
+    }
+    trial
+}
+
+fn run_test(
+    test: &RuleTest,
+    id: &ResourceId,
+    ruleset: &Ruleset,
+    known: &[String],
+    scratch: &mut Evaluation,
+) -> Result<(), Failure> {
+    let failure = |want: String, got: String, help| Failure { index: 0, name: String::new(), want, got, help };
+    let mut counts: HashMap<&str, u32> = HashMap::new();
+    let mut of_host = false;
+    for (at, fields) in test.events.iter().enumerate() {
+        let given = fields.0.iter().map(|(name, value)| (name.as_str(), given(value)));
+        let written = Written::new(given, Catalogue::default()).map_err(|errors| {
+            let said: Vec<_> = errors.iter().map(|error| say(at, error)).collect();
+            failure("events that can be read".to_owned(), said.join("; "), None)
+        })?;
+        of_host |= written.is_of_host();
+        let arena = Arena::new();
+        ruleset.matches(&written.subject(&arena), scratch, |rule| *counts.entry(rule.name()).or_default() += 1);
+    }
+    let (mut want, mut got, mut help) = (Vec::new(), Vec::new(), None);
+    for expectation in &test.expect {
+        let rule = expectation.rule.as_str();
+        if !known.iter().any(|name| name == rule) {
+            want.push(format!("{rule}: {}", expectation.count));
+            got.push(format!("{rule}: no such rule here"));
+            help = closest(rule, known.iter().map(String::as_str)).map(|name| format!("did you mean `{name}`?"));
+            continue;
+        }
+        let count = counts.get(rule).copied().unwrap_or_default();
+        if count != expectation.count {
+            want.push(format!("{rule}: {}", expectation.count));
+            got.push(format!("{rule}: {count}"));
+            if count < expectation.count && of_host && id.kind.namespaced() {
+                let namespace = &id.namespace;
+                help = Some(format!("a FalcoRule does not see the host: give the event `k8s.ns.name: {namespace}`"));
+            }
+        }
+    }
+    if want.is_empty() { Ok(()) } else { Err(failure(want.join("; "), got.join("; "), help)) }
+}
+
+fn given(value: &FieldValue) -> Given<'_> {
+    match value {
+        FieldValue::Bool(value) => Given::Bool(*value),
+        FieldValue::Number(number) => Given::Number(*number),
+        FieldValue::Text(text) => Given::Text(text),
+        // A mistake that is reported when the resource is read.
+        FieldValue::Other(_) => Given::List(&[]),
+    }
+}
+
+fn say(at: usize, error: &WrittenError) -> String {
+    let help = error.help.as_deref().map(|help| format!("; {help}")).unwrap_or_default();
+    format!("events[{at}]: {}: {}{help}", error.field, error.message)
+}
