@@ -163,12 +163,7 @@ pub struct Containers {
 impl Containers {
     /// An empty map of at most `limit` cgroups.
     pub fn new(limit: usize) -> Self {
-        Self {
-            half: (limit / 2).max(1),
-            recent: HashMap::new(),
-            old: HashMap::new(),
-            facts: HashMap::new(),
-        }
+        Self { half: (limit / 2).max(1), recent: HashMap::new(), old: HashMap::new(), facts: HashMap::new() }
     }
 
     /// What is known about a cgroup.

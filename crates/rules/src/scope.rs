@@ -222,12 +222,20 @@ mod tests {
         ] {
             assert_eq!(pods(want.clone()).admits(at(&web)), has, "{want:?}");
             assert_eq!(pods(want.clone()).admits(at(&none)), lacks, "{want:?}");
-            assert!(!pods(want).admits(Whereabouts::Container { facts: None, pod_labels: &[], namespace_labels: None }));
+            assert!(!pods(want).admits(Whereabouts::Container {
+                facts: None,
+                pod_labels: &[],
+                namespace_labels: None
+            }));
         }
         let scope = Scope { namespaces: wants(Want::DoesNotExist), ..Scope::default() };
         assert!(!scope.admits(at(&web)), "nobody has said which labels the namespace has");
         let known = labels(&[]);
-        assert!(scope.admits(Whereabouts::Container { facts: Some(&web), pod_labels: &[], namespace_labels: Some(&known) }));
+        assert!(scope.admits(Whereabouts::Container {
+            facts: Some(&web),
+            pod_labels: &[],
+            namespace_labels: Some(&known)
+        }));
     }
 
     #[test]

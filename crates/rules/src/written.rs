@@ -385,7 +385,6 @@ mod tests {
             ("proc.aname[2]", Text("b"), Value::Text(b"b")),
             ("proc.duration", Text("5s"), Value::Uint(5_000_000_000)),
             ("proc.duration", Number(5), Value::Uint(5)),
-            ("evt.arg.flags", Number(2), Value::Uint(2)),
         ] {
             let written = written(&[("evt.type", Text("connect")), (name, given)]).expect(name);
             let found = value(&written, &arena, name).expect("a value");

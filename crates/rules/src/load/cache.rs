@@ -133,7 +133,8 @@ impl Layer {
 
     /// Makes a macro one with an error.
     pub(crate) fn break_macro(&mut self, at: usize) {
-        self.set_macro(at, MacroState { tree: None, uses: Uses::default() });
+        let uses = self.macros.get(at).map(|state| state.uses.clone()).unwrap_or_default();
+        self.set_macro(at, MacroState { tree: None, uses });
     }
 
     /// The rules without mistakes, in load order.

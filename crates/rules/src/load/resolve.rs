@@ -65,7 +65,7 @@ pub(crate) struct View<'d> {
 }
 
 /// What a condition was made of, by position in the view.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Uses {
     pub(crate) lists: Vec<usize>,
     /// Those that are referred to by others too.
