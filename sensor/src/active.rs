@@ -119,11 +119,6 @@ impl Active {
         self.units.get(self.rules.get(rule)?.unit?)
     }
 
-    /// The resources, those without rules included.
-    pub fn units(&self) -> &[Unit] {
-        &self.units
-    }
-
     /// Matches so far, by rule.
     pub fn hits(&self) -> impl Iterator<Item = (&str, u64)> {
         self.ruleset.rules().zip(&self.rules).map(|(rule, state)| (rule.name(), state.hits.load(Relaxed)))

@@ -64,3 +64,36 @@ impl Throttle {
         self.key.fields().into_iter().map(|(field, _)| field)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use event::{
+        decode::Record,
+        event::Event,
+        state::{Host, Limits, State},
+        testing::Encoder,
+        value::Arena,
+    };
+
+    use super::*;
+
+    /// Whether an open of this file at this second passes.
+    fn passes(throttle: &Throttle, rule: usize, file: &str, second: u64) -> bool {
+        let bytes = Encoder::syscall("openat").time(second * 1_000_000_000).text("name", file).encode();
+        let record = Record::decode(&bytes).expect("a record");
+        let (state, arena) = (State::new(Limits::default(), Host::default()), Arena::new());
+        let event = Event::new(&record, &state, &arena, 1).expect("an event");
+        throttle.passes(rule, &event)
+    }
+
+    #[test]
+    fn alerts_with_one_key_share_an_interval() {
+        let key = ["evt.arg.name".to_owned()];
+        let throttle = Throttle::new(2, 60_000_000_000, &key, Catalogue::default()).expect("a field");
+        let seconds = [0, 1, 2, 59, 60, 61, 62].map(|second| passes(&throttle, 0, "/a", second));
+        assert_eq!(seconds, [true, true, false, false, true, true, false]);
+        assert!(passes(&throttle, 0, "/b", 2), "another key");
+        assert!(passes(&throttle, 1, "/a", 2), "another rule");
+        assert!(Throttle::new(1, 1, &["no.field".to_owned()], Catalogue::default()).is_none());
+    }
+}

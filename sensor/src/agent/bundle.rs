@@ -1,12 +1,73 @@
 //! From the bytes of a bundle to rules that run on this node.
 
 use ::link::proto;
+use api::rule::Mode;
+use bundle::{Bundle, Compiled, NodeFacts, Problem, UnitOutcome, UnitState};
 use rules::load::Options;
+use tracing::{Level, warn};
 
 use super::{compiler::Built, link::Verified};
+use crate::{
+    active::{Active, Unit},
+    chain::chain,
+    log,
+    throttle::Throttle,
+};
 
-/// Compiles a bundle.
-pub fn compile(bundle: &Verified, node: &str, facts: &proto::NodeFacts, options: &Options) -> Result<Built, String> {
-    let _ = (bundle, node, facts, options);
-    Err("this sensor cannot compile bundles yet".to_owned())
+/// Longest message about a resource, in characters: hundreds of them travel in one acknowledgement.
+const MESSAGE: usize = 500;
+
+/// Compiles a bundle for a node.
+pub fn compile(verified: &Verified, node: &str, facts: &proto::NodeFacts, options: &Options) -> Result<Built, String> {
+    let bundle = Bundle::read(&verified.bytes, &verified.hash).map_err(|error| chain(&error).to_string())?;
+    if let Some(level) = bundle.settings.log_level.and_then(|level| level.name().parse::<Level>().ok()) {
+        log::set(level);
+    }
+    let labels = facts.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let node = NodeFacts { name: node.to_owned(), labels };
+    Ok(build(bundle::compile(&bundle, &node, options), options))
+}
+
+fn build(compiled: Compiled, options: &Options) -> Built {
+    let Compiled { ruleset, units, of_rule } = compiled;
+    let active = Active::new(ruleset, units.iter().map(|unit| self::unit(unit, options)).collect(), |rule| {
+        of_rule.get(rule).copied()
+    });
+    let mut results: Vec<proto::UnitResult> = units.iter().map(result).collect();
+    for (rule, _, _) in active.waiting() {
+        if let Some(result) = of_rule.get(rule).and_then(|unit| results.get_mut(*unit)) {
+            result.waiting += 1;
+        }
+    }
+    Built { active, units: results }
+}
+
+fn unit(state: &UnitState, options: &Options) -> Unit {
+    let throttle = state.throttle.as_ref().and_then(|throttle| {
+        let interval = u64::try_from(throttle.interval.duration().as_nanos()).unwrap_or(u64::MAX);
+        let made = Throttle::new(throttle.per_key, interval, &throttle.key, options.catalogue);
+        if made.is_none() {
+            warn!(uid = state.uid, "the key of a throttle names a field that does not exist: alerts are not throttled");
+        }
+        made
+    });
+    Unit { uid: state.uid.as_str().into(), shadow: state.mode == Mode::Shadow, throttle }
+}
+
+fn result(state: &UnitState) -> proto::UnitResult {
+    let mut result =
+        proto::UnitResult { uid: state.uid.clone(), generation: state.generation, ..proto::UnitResult::default() };
+    match &state.outcome {
+        UnitOutcome::Loaded { .. } => result.set_state(proto::UnitState::Loaded),
+        UnitOutcome::Skipped => result.set_state(proto::UnitState::Skipped),
+        UnitOutcome::Failed(problems) => {
+            result.set_state(proto::UnitState::Failed);
+            if let Some(problem) = problems.first() {
+                result.code = problem.code.to_string();
+                let Problem { path, line, column, message, .. } = problem;
+                result.message = format!("{path}:{line}:{column}: {message}").chars().take(MESSAGE).collect();
+            }
+        }
+    }
+    result
 }

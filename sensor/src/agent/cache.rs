@@ -99,11 +99,12 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
+    use ::bundle::Bundle;
+
     use super::*;
-    use crate::agent::link::hash_of;
 
     fn bundle(text: &str) -> Verified {
-        Verified { hash: hash_of(text.as_bytes()), bytes: text.into() }
+        Verified { hash: Bundle::hash(text.as_bytes()), bytes: text.into() }
     }
 
     #[test]

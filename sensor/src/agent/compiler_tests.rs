@@ -2,14 +2,13 @@
 
 use std::sync::mpsc;
 
+use ::bundle::Bundle;
+
 use super::*;
-use crate::agent::{
-    link::hash_of,
-    testing::{LONG, active},
-};
+use crate::agent::testing::{LONG, active};
 
 fn bundle(text: &str) -> Verified {
-    Verified { hash: hash_of(text.as_bytes()), bytes: text.into() }
+    Verified { hash: Bundle::hash(text.as_bytes()), bytes: text.into() }
 }
 
 /// The thread; every bundle that is compiled is told with the label `zone` of the node.
@@ -37,7 +36,7 @@ impl Case {
             let active = Arc::into_inner(active()).ok_or("nobody else has it")?;
             Ok(Built { active, units: vec![proto::UnitResult { uid: text, ..proto::UnitResult::default() }] })
         });
-        let effect: Effect = Box::new(|active| match active.bundle() == hash_of(b"has no effect") {
+        let effect: Effect = Box::new(|active| match active.bundle() == Bundle::hash(b"has no effect") {
             true => Err("as it says".to_owned()),
             false => Ok(()),
         });
@@ -68,7 +67,7 @@ impl Case {
 }
 
 fn runs(acks: &Acks, text: &str) -> bool {
-    acks.running.as_ref().is_some_and(|ack| ack.hash == hash_of(text.as_bytes()))
+    acks.running.as_ref().is_some_and(|ack| ack.hash == Bundle::hash(text.as_bytes()))
 }
 
 #[test]

@@ -68,6 +68,7 @@ metrics! {
 
 impl Metric {
     /// The name as Prometheus knows it.
+    #[allow(dead_code, reason = "for the reference, which tests/generated.rs makes")]
     pub fn name(self) -> String {
         let total = if matches!(self.kind(), MetricType::Counter) { "_total" } else { "" };
         format!("{PREFIX}_{}{total}", self.word())

@@ -29,6 +29,7 @@ use std::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -67,7 +68,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// What wakes the thread that controls the sensor.
 enum Wake {
-    Signal(i32),
+    /// A signal that ends the sensor.
+    Signal,
     /// Put these rules into effect, and answer.
     Rules(Arc<Active>, SyncSender<Result<(), String>>),
     /// The bundle of the last boot runs, or there is none.
@@ -77,7 +79,7 @@ enum Wake {
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Agent) -> Exit {
     let (sender, wakes) = mpsc::channel();
-    if let Err(error) = signals::send(&[SIGINT, SIGTERM], sender.clone(), Wake::Signal) {
+    if let Err(error) = signals::send(&[SIGINT, SIGTERM], sender.clone(), |_| Wake::Signal) {
         error!(error = %error, "cannot receive signals");
         return Exit::System;
     }
@@ -97,6 +99,7 @@ struct Agent {
     queue: Arc<Queue>,
     writer: Writer,
     compiler: Arc<Compiler>,
+    rules: JoinHandle<()>,
     runtime: Runtime,
     /// The link's parts, until it is started.
     link: Option<link::Parts>,
@@ -136,7 +139,7 @@ impl Agent {
         let acks = watch::Sender::new(Acks::default());
         let compiler = Arc::new(Compiler::default());
         let node = args.node_name.clone();
-        compiler::start(
+        let rules = compiler::start(
             Arc::clone(&compiler),
             compiler::Parts {
                 compile: Box::new(move |bundle, facts| bundle::compile(bundle, &node, facts, &options)),
@@ -166,6 +169,7 @@ impl Agent {
             queue,
             writer,
             compiler,
+            rules,
             runtime,
             link: Some(link),
             report,
@@ -181,7 +185,7 @@ impl Agent {
         let mut ticked = Instant::now();
         loop {
             match wakes.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
-                Ok(Wake::Signal(_)) => return self.stop(wakes),
+                Ok(Wake::Signal) => return self.stop(wakes),
                 Ok(Wake::Rules(active, done)) => {
                     // The compiler waits for the answer as long as it lives.
                     let _ = done.send(self.replace(&active));
@@ -196,13 +200,23 @@ impl Agent {
                     self.sensor.tick();
                     self.status.look(&self.sensor);
                     self.tell();
-                    if !self.sensor.alive() {
-                        error!("the event loop has ended");
+                    if let Some(thread) = self.ended() {
+                        error!(thread, "a thread has ended that should not; the sensor must be started anew");
                         return Exit::System;
                     }
                 }
             }
         }
+    }
+
+    /// The thread that has panicked, if one has.
+    fn ended(&self) -> Option<&'static str> {
+        let threads = [
+            ("events", !self.sensor.alive()),
+            ("spool", self.writer.is_finished()),
+            ("rules", self.rules.is_finished()),
+        ];
+        threads.into_iter().find_map(|(name, ended)| ended.then_some(name))
     }
 
     fn replace(&mut self, active: &Arc<Active>) -> Result<(), String> {
@@ -240,7 +254,7 @@ impl Agent {
         });
         while !finished.is_finished() {
             match wakes.recv_timeout(Duration::from_millis(10)) {
-                Ok(Wake::Signal(_)) => {
+                Ok(Wake::Signal) => {
                     warn!("stopped at once; alerts in the spool are sent after the next start");
                     return Exit::System;
                 }

@@ -7,6 +7,7 @@
 //!
 //! This program is also what the sensor watches: with a hidden argument it plays a traced process ([`child`]).
 
+mod agent;
 mod child;
 mod container;
 mod falco;
@@ -14,6 +15,7 @@ mod harness;
 mod host;
 mod lifecycle;
 mod needs;
+mod operator;
 mod reload;
 mod rows;
 mod storm;
@@ -33,7 +35,8 @@ fn main() -> ExitCode {
     args.test_threads.get_or_insert(1);
     let _turn = (!args.list && nix::unistd::geteuid().is_root()).then(host::turn);
     let _place = host::Place::take();
-    let trials = [rows::trials(), falco::trials(), lifecycle::trials(), reload::trials(), storm::trials()];
+    let trials =
+        [rows::trials(), falco::trials(), lifecycle::trials(), reload::trials(), storm::trials(), agent::trials()];
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
     libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect()).exit_code()
 }

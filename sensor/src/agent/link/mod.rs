@@ -27,10 +27,7 @@ use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use self::backoff::Backoff;
-pub use self::{
-    dial::Address,
-    receive::{Verified, hash_of},
-};
+pub use self::{dial::Address, receive::Verified};
 use super::spool::{Queue, Spool};
 use crate::chain::chain;
 

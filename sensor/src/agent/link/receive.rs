@@ -1,8 +1,8 @@
 //! Puts a bundle together from its chunks. Nothing that the other side says is believed: not the length, not the order,
 //! not the hash.
 
+use bundle::Bundle;
 use link::{BUNDLE_BYTES, proto};
-use sha2::{Digest, Sha256};
 
 /// A bundle whose bytes have the hash that names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,18 +16,8 @@ pub struct Verified {
 impl Verified {
     /// Checks bytes against a hash.
     pub fn check(hash: &str, bytes: Vec<u8>) -> Option<Self> {
-        (hash_of(&bytes) == hash).then(|| Self { hash: hash.to_owned(), bytes })
+        (Bundle::hash(&bytes) == hash).then(|| Self { hash: hash.to_owned(), bytes })
     }
-}
-
-/// Lower-case hexadecimal SHA-256.
-pub fn hash_of(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A bundle that is not taken.
@@ -99,7 +89,7 @@ mod tests {
     use super::*;
 
     fn offer(bytes: &[u8]) -> proto::BundleOffer {
-        proto::BundleOffer { hash: hash_of(bytes), bytes: bytes.len() as u64 }
+        proto::BundleOffer { hash: Bundle::hash(bytes), bytes: bytes.len() as u64 }
     }
 
     fn chunk(hash: &str, offset: u64, data: &[u8]) -> proto::BundleChunk {

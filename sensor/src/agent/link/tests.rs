@@ -5,6 +5,7 @@ mod operator;
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, sync::mpsc};
 
+use ::bundle::Bundle;
 use ::link::proto::{from_sensor, to_sensor};
 use prost::Message;
 use tempfile::TempDir;
@@ -174,7 +175,7 @@ async fn a_bundle_comes_in_chunks_and_what_is_wrong_is_refused() {
     session.welcome(0, 10).await;
     let old = vec![b'a'; ::link::CHUNK_BYTES * 2];
     let new = vec![b'b'; ::link::CHUNK_BYTES + 1];
-    let (old_hash, new_hash) = (hash_of(&old), hash_of(&new));
+    let (old_hash, new_hash) = (Bundle::hash(&old), Bundle::hash(&new));
 
     session.offer(&old_hash, old.len() as u64).await;
     session.chunk(&old_hash, 0, &old[..::link::CHUNK_BYTES]).await;

@@ -14,6 +14,7 @@ macro_rules! losses {
             pub const fn label(self) -> &'static str { match self { $( Self::$name => $label, )* } }
 
             /// One line for docs.
+            #[allow(dead_code, reason = "for the reference, which tests/generated.rs makes")]
             pub const fn doc(self) -> &'static str { match self { $( Self::$name => $doc, )* } }
         }
     };

@@ -7,7 +7,7 @@ use rules::alert::Priority;
 use tempfile::TempDir;
 
 use super::*;
-use crate::agent::testing::alert;
+use crate::agent::testing::{active, alert, hit};
 
 const LIMITS: Limits = Limits { bytes: 1 << 20, segment_bytes: 4 << 10 };
 
@@ -202,6 +202,25 @@ fn an_operator_that_knows_more_is_believed() {
     assert_eq!(read(store.spool(), 11), [(11, "eleven".to_owned())]);
     store.spool().resume_behind(u64::MAX);
     assert_eq!(store.spool().acked(), 10);
+}
+
+#[test]
+fn hits_without_alert_are_counted_before_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, queue, writer) = start(folder.path(), LIMITS).expect("a spool");
+    let active = active();
+    queue.runs(Arc::clone(&active));
+    queue.push(hit(&active, "one"));
+    active.count_untaken(0, 7);
+    writer.stop();
+    let totals = spool.totals().since(0).0;
+    assert_eq!((totals[0].hits, totals[0].suppressed, totals[0].last_ns), (2, 0, 7));
+    assert_eq!((spool.lost(), read(&spool, 1)), (1, vec![(1, "one".to_owned())]));
+    queue.push(hit(&active, "late"));
+    assert_eq!(active.take_silent().count(), 1, "nothing is taken in any more, and that is counted");
+    drop(spool);
+    let store = open(folder.path());
+    assert_eq!((hits(store.spool()), store.spool().lost()), (2, 1));
 }
 
 #[derive(Debug, Clone)]

@@ -39,6 +39,11 @@ impl Writer {
         Ok(Self { queue, thread })
     }
 
+    /// Whether the thread has ended, which it does only when it is stopped.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Lets no more alerts in, makes everything durable, and ends.
     pub fn stop(self) {
         self.queue.close();
