@@ -25,6 +25,8 @@ pub enum Command {
     Agent(Agent),
     /// Check rules and manifests without running them
     Check(Check),
+    /// Run the tests that rule resources contain
+    Test(Test),
     /// List the fields that conditions and outputs can use
     Fields(Listing),
     /// List the event types that rules can name
@@ -199,6 +201,17 @@ pub struct Check {
     /// How rules are compiled.
     #[command(flatten)]
     pub compile: Compile,
+}
+
+/// `gyrfalcon test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Files and folders with FalcoRule and ClusterFalcoRule manifests; Falco rules files are loaded before them
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `gyrfalcon fields` and `gyrfalcon events`.

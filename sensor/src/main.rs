@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Check(args) => commands::check::check(args),
+        Command::Test(args) => commands::test::test(args),
         Command::Fields(args) => commands::list::fields(args),
         Command::Events(args) => commands::list::events(args),
         Command::Sinks => commands::list::sinks(),

@@ -306,6 +306,35 @@ fn events_are_listed_with_their_parameters() {
 }
 
 #[test]
+fn tests_inside_of_resources_are_run() {
+    let rule = |count: u32| {
+        format!(
+            "apiVersion: gyrfalcon.dev/v1alpha1\nkind: FalcoRule\nmetadata: {{name: curl, namespace: shop}}\nspec:\n  rule:\n    condition: evt.type = execve and proc.name = curl\n    output: o\n    priority: INFO\n  tests:\n  - name: curl fires\n    events:\n    - {{evt.type: execve, proc.name: curl}}\n    expect:\n    - {{rule: curl, count: {count}}}\n"
+        )
+    };
+    let folder = folder(&[("good.yaml", &rule(0)), ("bad.yaml", &rule(1))]);
+    let ended = run(folder.path(), &["test", "good.yaml"]);
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), "1 tests passed, 0 failed, in 1 resources\n"));
+    let ended = run(folder.path(), &["test", "bad.yaml"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    expect![[r#"
+        bad.yaml:10:5: FalcoRule/shop/curl: test `curl fires` failed
+          want  curl: 1
+          got   curl: 0
+          help  a FalcoRule does not see the host: give the event `k8s.ns.name: shop`
+        0 tests passed, 1 failed, in 1 resources
+    "#]]
+    .assert_eq(&ended.stdout);
+    let ended = run(folder.path(), &["test", "--json", "bad.yaml"]);
+    let json: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(json["resources"][0]["failures"][0]["got"], "curl: 0");
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
+    let ended = run(folder.path(), &[OsStr::new("test"), samples.as_os_str()]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
+    assert!(!ended.stdout.starts_with("0 tests"), "{}", ended.stdout);
+}
+
+#[test]
 fn the_other_commands_print_something_sensible() {
     let folder = folder(&[]);
     let printed = |args: &[&str], words: &[&str]| {

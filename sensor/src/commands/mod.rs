@@ -4,6 +4,7 @@ pub mod check;
 pub mod doctor;
 pub mod list;
 pub mod run;
+pub mod test;
 
 use std::io::Write;
 

@@ -32,6 +32,9 @@ pub struct Finding {
     pub help: Option<String>,
 }
 
+/// Findings of one filter, beyond which the next mistake is the last one that is looked for.
+const MAX_FINDINGS: usize = 200;
+
 /// Checks a filter whose macros have been put in. `None` when there was an error; doubts come with either result.
 pub fn check(expr: &Expr, catalogue: Catalogue) -> (Option<Typed>, Vec<Finding>) {
     let mut checker = Checker { catalogue, findings: Vec::new() };
@@ -78,8 +81,19 @@ impl Checker {
         parts.into_iter().collect()
     }
 
+    /// Whether enough has been found to leave it at that. Doubts are not looked for once there are that many findings,
+    /// so what goes beyond is a mistake.
+    fn has_enough(&self) -> bool {
+        self.findings.len() > MAX_FINDINGS
+    }
+
     fn check(&mut self, check: &Check) -> Option<Leaf> {
-        self.doubts(check);
+        if self.has_enough() {
+            return None;
+        }
+        if self.findings.len() < MAX_FINDINGS {
+            self.doubts(check);
+        }
         let left = self.operand(&check.left);
         let Test::Compare { op, op_at, modifier, right } = &check.test else {
             let (value, shape) = left?;
@@ -241,7 +255,8 @@ impl Checker {
         let found = EventType::by_name(&name);
         if found.is_none() && exact {
             let message = format!("unknown event type `{name}`");
-            let close = closest(&name, EventType::all().map(EventType::name));
+            let known = (!self.has_enough()).then(|| EventType::all().map(EventType::name));
+            let close = closest(&name, known.into_iter().flatten());
             let help = close.map(|name| format!("did you mean `{name}`?"));
             self.findings.push(Finding { code: Code::UnknownEventType, message, at: literal.at, help });
         }
