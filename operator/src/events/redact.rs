@@ -93,12 +93,15 @@ pub fn fit(text: &str) -> &str {
     head.rfind(char::is_whitespace).and_then(|end| head.get(..end)).unwrap_or_default()
 }
 
+/// Whether a match is a secret.
+type Judge = fn(&Found<'_>) -> bool;
+
 /// A form that secrets have. The group `s` is the secret itself.
 #[derive(Debug)]
 struct Pattern {
     regex: Regex,
     /// Whether the match is one, given what stands before it in the same command, the flag or name, and the secret.
-    judge: fn(&Found<'_>) -> bool,
+    judge: Judge,
 }
 
 /// What a pattern found.
@@ -151,7 +154,7 @@ fn command_before(text: &str, end: usize) -> &str {
 }
 
 /// Names of programs in a command: every word without its folder, and without `cmdline=` or a quote before it.
-fn programs<'t>(before: &'t str) -> impl Iterator<Item = &'t str> {
+fn programs(before: &str) -> impl Iterator<Item = &str> {
     before.split_whitespace().filter_map(|word| word.rsplit(['/', '=', '"', '\'']).find(|part| !part.is_empty()))
 }
 
@@ -300,8 +303,8 @@ const VALUE: &str = r#"(?:"(?:[^"\\]|\\.)*(?:"|\z)|'[^']*(?:'|\z)|[^\s"']+)"#;
 const NAMES: &str = r"(?:[\w.-]*?(?:password|passwd|passphrase|passcode|secret|token|credentials?|mysql_pwd|(?:api|access|secret|private|account|auth|encryption|signing|shared|license)[_.-]?key)|(?:[\w.-]*[_.-])?(?:pass|pw))";
 
 static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
-    let always: fn(&Found<'_>) -> bool = |_| true;
-    let rows: Vec<(String, fn(&Found<'_>) -> bool)> = vec![
+    let always: Judge = |_| true;
+    let rows: Vec<(String, Judge)> = vec![
         // A private key, and what is left of one that was cut.
         (r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?P<s>.*?)(?:-----END|\z)".into(), always),
         // The password of a URL; it may contain `@` itself. And `https://TOKEN@host`.
@@ -338,7 +341,7 @@ static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
             user_flag,
         ),
     ];
-    let compile = |(text, judge): (String, fn(&Found<'_>) -> bool)| Pattern {
+    let compile = |(text, judge): (String, Judge)| Pattern {
         regex: Regex::new(&text).expect("the patterns are constants, and a test uses each"),
         judge,
     };
