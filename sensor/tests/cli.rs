@@ -344,7 +344,7 @@ fn the_other_commands_print_something_sensible() {
             assert!(ended.stdout.contains(word), "{args:?}: no {word} in {}", ended.stdout);
         }
     };
-    printed(&["sinks"], &["stdout\n", "file\n", "webhook\n"]);
+    printed(&["sinks"], &["stdout\n", "file\n", "webhook\n", "slack\n"]);
     printed(&["completions", "bash"], &["_gyrfalcon()", "--append-output"]);
     printed(&["--help"], &["run", "check", "fields", "events", "sinks", "doctor", "completions"]);
     printed(&["--version"], &["gyrfalcon "]);

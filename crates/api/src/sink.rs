@@ -311,7 +311,7 @@ pub struct TagMatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub struct QueueSpec {
-    /// How many alerts to keep in memory. Default: 10000.
+    /// How many alerts to keep: in a cluster on the operator's disk, else in memory. Default: 10000.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub memory: Option<u32>,
@@ -338,7 +338,8 @@ pub enum Overflow {
 #[schemars(description = "")]
 #[serde(rename_all = "camelCase")]
 pub struct RetrySpec {
-    /// Attempts for one alert before it is given up and counted, the first one included. Default: 10.
+    /// Attempts for one alert before it is given up and counted, the first one included. Default: in a cluster no limit
+    /// but a day, since alerts wait on disk; 10 on a sensor without a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_attempts: Option<u16>,

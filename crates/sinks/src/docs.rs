@@ -29,7 +29,14 @@ alert goes when it is full.
 Alerts leave a sink in the order in which they came. A failed one is tried again by `spec.retry` before the next one is
 sent. Delivery is at least once: a receiver that took an alert but whose answer got lost gets it again.
 
-When a resource changes, its sink first sends what waits by the old fields, for a limited time. When the sensor stops,
+In a cluster the operator sends. Alerts wait in a store on its disk, one queue per sink, and outlive the operator and
+whatever else is killed; an alert is given up only after `spec.retry.maxAttempts` attempts where that is set, after a
+day without success, or when the queue or the disk is full. A changed sink goes on with the alerts that wait. An
+AlertSink gets alerts about pods of its own namespace only, and cannot send to loopback and link-local addresses and to
+metadata services. The annotation `gyrfalcon.dev/test` sends one test alert for each new value; the condition
+`TestDelivered` tells what became of it.
+
+On a sensor without a cluster, when a resource changes, its sink first sends what waits by the old fields, for a limited time. When the sensor stops,
 every sink has until a deadline to send what waits. A failing sink is logged once, with what to do about it, and once
 more when it delivers again.
 

@@ -23,7 +23,8 @@ pub(crate) const DOC: &str = "Each alert is one line at the end of a file, as Fa
     folder are created when missing, with rights for their owner only. When the file was renamed or removed, a new one \
     is begun before the next alert, so logrotate needs no signal; after a copy and truncate writing goes on at the \
     new end. A line cut off by a full disk is taken back, and writing resumes once there is room. Lines reach the disk \
-    when the kernel writes them back: a power failure can lose the last seconds.";
+    when the kernel writes them back: a power failure can lose the last seconds. In a \
+    cluster a file is refused: there is no one host whose file it would be.";
 
 /// How alerts are written to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

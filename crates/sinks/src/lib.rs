@@ -4,7 +4,10 @@
 //! cannot be cancelled, nor can looking up a name, and on a shared runtime either would hold up other sinks; here a
 //! sink that hangs has only itself to stop, by construction, and each is straight code from top to bottom. Sinks are
 //! few and alerts rare, so threads cost nothing that counts. Only the HTTP client is asynchronous, and it stays inside
-//! of [`webhook`].
+//! of [`http`].
+//!
+//! A further type of destination is one file and its row in [`SinkType`] and [`config::Target`]; the compiler lists the
+//! rest.
 //!
 //! The event loop calls [`Fanout::publish`], which never waits for any of this. What does not arrive is counted under
 //! a [`Loss`].
@@ -14,11 +17,16 @@ pub mod config;
 mod docs;
 pub mod fanout;
 pub mod file;
+pub mod guard;
+pub mod http;
 mod loss;
+pub mod pace;
 pub mod queue;
 pub mod retry;
 pub mod route;
+pub mod secrets;
 mod sink;
+mod slack;
 pub mod stdout;
 mod tally;
 #[cfg(test)]
@@ -31,5 +39,6 @@ pub use config::{ConfigError, SinkConfig};
 pub use docs::generated;
 pub use fanout::{Fanout, Leftover, Sinks, StartError};
 pub use loss::Loss;
-pub use sink::{Again, SendError, Sink, SinkType};
+pub use secrets::{Secret, Secrets};
+pub use sink::{Again, SendError, Sink, SinkType, build};
 pub use tally::SinkCounters;

@@ -7,8 +7,8 @@ use api::sink::RetrySpec;
 /// The retry policy of a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// Attempts for one alert, the first one included.
-    pub max_attempts: u32,
+    /// Attempts for one alert, the first one included; none where the spec sets no limit.
+    pub max_attempts: Option<u32>,
     /// Wait after the first failure.
     pub initial: Duration,
     /// Longest wait.
@@ -21,7 +21,12 @@ impl Retry {
         let spec = spec.cloned().unwrap_or_default();
         let initial = spec.initial_backoff.map_or(Duration::from_secs(1), |span| span.duration());
         let max = spec.max_backoff.map_or(Duration::from_secs(300), |span| span.duration());
-        Self { max_attempts: spec.max_attempts.map_or(10, u32::from), initial, max: max.max(initial) }
+        Self { max_attempts: spec.max_attempts.map(u32::from), initial, max: max.max(initial) }
+    }
+
+    /// The limit where alerts wait in memory, and something else waits behind them.
+    pub fn max_attempts_in_memory(&self) -> u32 {
+        self.max_attempts.unwrap_or(10)
     }
 
     /// How long to wait after so many failures (from 1): what the receiver asked for, or twice as long each time, of
@@ -41,7 +46,7 @@ impl Retry {
 mod tests {
     use super::*;
 
-    const RETRY: Retry = Retry { max_attempts: 10, initial: Duration::from_secs(1), max: Duration::from_secs(300) };
+    const RETRY: Retry = Retry { max_attempts: None, initial: Duration::from_secs(1), max: Duration::from_secs(300) };
 
     #[test]
     fn waits_double_up_to_the_longest() {

@@ -12,6 +12,19 @@ pub struct Route {
     all_tags: Vec<String>,
     no_tags: Vec<String>,
     sources: Vec<String>,
+    namespaces: Vec<String>,
+    only: Option<Box<str>>,
+}
+
+/// What a route says to an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It goes to the sink.
+    Admitted,
+    /// The sink's `match` leaves it out.
+    Filtered,
+    /// It is of another namespace than the sink's, and none of the sink's business, not even as a count.
+    Foreign,
 }
 
 impl Route {
@@ -26,11 +39,40 @@ impl Route {
             all_tags: tags.all,
             no_tags: tags.none,
             sources: spec.sources,
+            namespaces: spec.namespaces,
+            only: None,
         }
     }
 
-    /// Whether the alert goes to the sink.
+    /// The same route for a sink that gets alerts of one namespace and no others.
+    #[must_use]
+    pub fn only_namespace(self, namespace: &str) -> Self {
+        Self { only: Some(namespace.into()), ..self }
+    }
+
+    /// What becomes of an alert. The namespace is that of its pod, from whoever knows it, not from the alert's text;
+    /// none for alerts about a node.
+    pub fn admit(&self, alert: &Alert, namespace: Option<&str>) -> Admission {
+        if self.only.is_some() && self.only.as_deref() != namespace {
+            return Admission::Foreign;
+        }
+        match self.matches(alert) && self.matches_namespace(namespace) {
+            true => Admission::Admitted,
+            false => Admission::Filtered,
+        }
+    }
+
+    /// Whether an alert goes to a sink where there are no namespaces.
     pub fn admits(&self, alert: &Alert) -> bool {
+        self.admit(alert, None) == Admission::Admitted
+    }
+
+    fn matches_namespace(&self, namespace: Option<&str>) -> bool {
+        let matches = |pattern: &String| namespace.is_some_and(|namespace| glob(pattern, namespace));
+        self.namespaces.is_empty() || self.namespaces.iter().any(matches)
+    }
+
+    fn matches(&self, alert: &Alert) -> bool {
         let tagged = |tag: &String| alert.tags.iter().any(|has| **has == **tag);
         alert.priority <= self.minimum_priority
             && (self.sources.is_empty() || self.sources.iter().any(|source| **source == *alert.source))
@@ -138,6 +180,31 @@ mod tests {
         assert!(!route.admits(&alert("x", Priority::Informational, &["b"])));
         assert!(!route.admits(&alert("x", Priority::Informational, &["c"])));
         assert!(!route.admits(&alert("x", Priority::Informational, &["a", "c", "d"])));
+    }
+
+    #[test]
+    fn namespaces_are_those_of_the_pod_and_nodes_have_none() {
+        let route = route(r#"{"namespaces": ["team-*", "shop"]}"#);
+        let alert = alert("x", Priority::Notice, &[]);
+        for (namespace, want) in [
+            (Some("team-a"), Admission::Admitted),
+            (Some("shop"), Admission::Admitted),
+            (Some("shop2"), Admission::Filtered),
+            (None, Admission::Filtered),
+        ] {
+            assert_eq!(route.admit(&alert, namespace), want, "{namespace:?}");
+        }
+    }
+
+    #[test]
+    fn a_namespaces_sink_learns_nothing_of_others() {
+        let route = route(r#"{"namespaces": ["*"], "minimumPriority": "Warning"}"#).only_namespace("shop");
+        let (serious, noise) = (alert("x", Priority::Critical, &[]), alert("x", Priority::Debug, &[]));
+        assert_eq!(route.admit(&serious, Some("shop")), Admission::Admitted);
+        assert_eq!(route.admit(&noise, Some("shop")), Admission::Filtered);
+        for namespace in [Some("other"), Some(""), None] {
+            assert_eq!(route.admit(&serious, namespace), Admission::Foreign);
+        }
     }
 
     #[test]

@@ -2,15 +2,20 @@
 
 use std::{error::Error, fmt, time::Duration};
 
+use api::{
+    condition::Reason,
+    sink::{AlertSinkSpec, Destination},
+};
 use rules::alert::Alert;
 
 use crate::{
     Loss,
     config::{SinkConfig, Target},
     file::File,
+    http::{HttpError, Sender},
+    slack::Slack,
     stdout::Stdout,
     webhook::Webhook,
-    webhook::WebhookError,
     write::WriteError,
 };
 
@@ -28,11 +33,12 @@ pub trait Sink: Send {
 }
 
 /// The sink that a configuration asks for.
-pub(crate) fn build(config: &SinkConfig) -> Box<dyn Sink> {
+pub fn build(config: &SinkConfig) -> Box<dyn Sink> {
     match &config.target {
         Target::Stdout(stdout) => Box::new(Stdout::new(*stdout)),
         Target::File(file) => Box::new(File::new(file.clone())),
-        Target::Webhook(webhook) => Box::new(Webhook::new(webhook.clone(), config.timeout)),
+        Target::Webhook(endpoint) => Box::new(Webhook::new(Sender::new(endpoint.clone(), config.timeout))),
+        Target::Slack(endpoint) => Box::new(Slack::new(Sender::new(endpoint.clone(), config.timeout))),
     }
 }
 
@@ -45,11 +51,13 @@ pub enum SinkType {
     File,
     /// An HTTP receiver.
     Webhook,
+    /// A chat.
+    Slack,
 }
 
 impl SinkType {
     /// Every type, in the order of the documentation.
-    pub const ALL: &[Self] = &[Self::Stdout, Self::File, Self::Webhook];
+    pub const ALL: &[Self] = &[Self::Stdout, Self::File, Self::Webhook, Self::Slack];
 
     /// The name of its field in the spec of a sink, and its metric label.
     pub fn name(self) -> &'static str {
@@ -57,7 +65,18 @@ impl SinkType {
             Self::Stdout => "stdout",
             Self::File => "file",
             Self::Webhook => "webhook",
+            Self::Slack => "slack",
         }
+    }
+
+    /// The type that a spec names; none when it names none or several.
+    pub fn of(spec: &AlertSinkSpec) -> Option<Self> {
+        spec.destination().map(|destination| match destination {
+            Destination::Stdout(_) => Self::Stdout,
+            Destination::File(_) => Self::File,
+            Destination::Webhook(_) => Self::Webhook,
+            Destination::Slack(_) => Self::Slack,
+        })
     }
 
     /// How it behaves: the text of the generated documentation.
@@ -66,6 +85,7 @@ impl SinkType {
             Self::Stdout => crate::stdout::DOC,
             Self::File => crate::file::DOC,
             Self::Webhook => crate::webhook::DOC,
+            Self::Slack => crate::slack::DOC,
         }
     }
 }
@@ -78,7 +98,7 @@ pub enum SendError {
     Write(#[from] WriteError),
     /// An HTTP receiver.
     #[error(transparent)]
-    Webhook(#[from] WebhookError),
+    Http(#[from] HttpError),
 }
 
 /// Whether another attempt makes sense.
@@ -97,7 +117,7 @@ impl SendError {
     pub fn again(&self) -> Again {
         match self {
             Self::Write(error) => error.again(),
-            Self::Webhook(error) => error.again(),
+            Self::Http(error) => error.again(),
         }
     }
 
@@ -105,7 +125,7 @@ impl SendError {
     pub fn exhausted(&self) -> Loss {
         match self {
             Self::Write(_) => Loss::WriteFailed,
-            Self::Webhook(_) => Loss::RetriesExhausted,
+            Self::Http(_) => Loss::RetriesExhausted,
         }
     }
 
@@ -113,8 +133,29 @@ impl SendError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Write(error) => error.remedy(),
-            Self::Webhook(error) => error.remedy(),
+            Self::Http(error) => error.remedy(),
         }
+    }
+
+    /// The stable word for it, for conditions.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Write(_) => Reason::WriteFailed,
+            Self::Http(error) => error.reason(),
+        }
+    }
+
+    /// Status of the HTTP answer, where there was one.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Write(_) => None,
+            Self::Http(error) => error.code(),
+        }
+    }
+
+    /// What happened and what to do about it, on one line.
+    pub fn describe(&self) -> String {
+        format!("{}; {}", Chain(self), self.remedy())
     }
 }
 

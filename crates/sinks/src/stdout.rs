@@ -15,9 +15,9 @@ use crate::{
     write::{WriteError, line, write_line},
 };
 
-pub(crate) const DOC: &str = "Each alert is one line on the sensor's standard output, as Falco's text or JSON. Control \
+pub(crate) const DOC: &str = "Each alert is one line on the standard output of the sensor, in a cluster of the operator, as Falco's text or JSON. Control \
     characters in a text line are escaped. When nobody reads the other end any more, alerts are counted as `closed` \
-    and the sensor goes on.";
+    and it goes on.";
 
 /// How alerts are written to standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::{
     Loss, SendError, Sink,
     config::SinkConfig,
+    pace::Pace,
     queue::{Outcome, Queue},
     retry::Retry,
     sink::{Again, Chain, build},
@@ -33,6 +34,7 @@ pub(crate) fn spawn(
         id: config.id.clone(),
         sink: build(config),
         retry: config.retry,
+        pace: Pace::new(config.rate, Instant::now()),
         queue: Arc::clone(&queue),
         tally,
         episode: None,
@@ -59,6 +61,7 @@ struct Worker {
     id: ResourceId,
     sink: Box<dyn Sink>,
     retry: Retry,
+    pace: Pace,
     queue: Arc<Queue>,
     tally: Arc<Tally>,
     episode: Option<Episode>,
@@ -79,7 +82,11 @@ impl Worker {
             if self.queue.take_reopen() {
                 self.sink.reopen();
             }
-            let outcome = self.see_through(&alert);
+            let wait = self.pace.next(Instant::now());
+            let outcome = match wait.is_zero() || self.queue.pause(wait) {
+                true => self.see_through(&alert),
+                false => Outcome::Dropped(Loss::Stopped),
+            };
             self.queue.settle(outcome);
         }
     }
@@ -102,7 +109,7 @@ impl Worker {
                 Again::Later => None,
                 Again::After(wait) => Some(wait),
             };
-            if failures >= self.retry.max_attempts {
+            if failures >= self.retry.max_attempts_in_memory() {
                 return Outcome::Dropped(error.exhausted());
             }
             if !self.queue.pause(self.retry.wait(failures, asked, fastrand::f64())) {
@@ -118,7 +125,7 @@ impl Worker {
             warn!(sink = %self.id, error = %reason, remedy = error.remedy(), "sink does not deliver");
             self.episode = Some(Episode { since: Instant::now(), dropped_before: self.tally.dropped_total() });
         }
-        self.tally.set_failure(Some(format!("{reason}; {}", error.remedy())));
+        self.tally.set_failure(Some(error.describe()));
     }
 
     fn delivered(&mut self) {

@@ -100,7 +100,7 @@ fn a_failure_names_the_address_and_the_remedy_and_no_secret() {
     let failure = counters.failure.expect("failing");
     assert!(failure.starts_with("cannot connect to http://127.0.0.1:"), "{failure}");
     assert!(failure.contains("/hook") && failure.contains("Connection refused"), "{failure}");
-    assert!(failure.contains("check spec.webhook.url") && !failure.contains("secret"), "{failure}");
+    assert!(failure.contains("check the address") && !failure.contains("secret"), "{failure}");
 }
 
 #[test]

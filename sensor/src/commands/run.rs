@@ -19,7 +19,7 @@ use api::{
 };
 use rules::load::Options;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use sinks::{SinkConfig, Sinks, config::Target};
+use sinks::{Secrets, SinkConfig, Sinks, config::Target};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -237,7 +237,7 @@ fn console(args: &cli::Run, mut configs: Vec<SinkConfig>) -> Result<Vec<SinkConf
 
 fn command_line(spec: AlertSinkSpec) -> Result<SinkConfig, Failed> {
     let id = ResourceId { kind: Kind::ClusterAlertSink, namespace: "".into(), name: "command-line".into() };
-    Ok(SinkConfig::new(id, &spec)?)
+    Ok(SinkConfig::new(id, &spec, &Secrets::default())?)
 }
 
 fn absolute(path: &PathBuf) -> Result<String, Failed> {
