@@ -69,6 +69,8 @@ struct State {
     /// Rises with each new job.
     revision: u64,
     test: Option<String>,
+    /// The last test that was asked for.
+    asked: Option<String>,
     health: Health,
     /// The destination does not accept our credentials: perhaps there are new ones.
     refused: bool,
@@ -77,7 +79,7 @@ struct State {
 impl Desk {
     pub fn new(job: Job) -> Self {
         let health = Health { flow: Flow::Idle, last_delivered_ms: None, last_failure: None };
-        let state = State { job, revision: 1, test: None, health, refused: false };
+        let state = State { job, revision: 1, test: None, asked: None, health, refused: false };
         Self { bell: Arc::default(), state: Mutex::new(state) }
     }
 
@@ -103,8 +105,16 @@ impl Desk {
     }
 
     pub fn ask_test(&self, nonce: String) {
-        self.lock().test = Some(nonce);
+        let mut state = self.lock();
+        state.asked = Some(nonce.clone());
+        state.test = Some(nonce);
+        drop(state);
         self.bell.ring();
+    }
+
+    /// Whether that test was the last one asked for.
+    pub fn was_asked(&self, nonce: &str) -> bool {
+        self.lock().asked.as_deref() == Some(nonce)
     }
 
     pub fn take_test(&self) -> Option<String> {

@@ -205,7 +205,7 @@ impl SinkSet {
                     }
                 }
             }
-            if leading && let Some(nonce) = self.0.test_due(&observed, number, known) {
+            if leading && let Some(nonce) = self.0.test_due(&observed, number, &desk) {
                 desk.ask_test(nonce);
             }
             let now = Instant::now();
@@ -313,15 +313,12 @@ impl Inner {
     }
 
     /// The value of the annotation, if a test was not made for it yet.
-    fn test_due(&self, sink: &Observed, number: SinkNo, known: Option<&Arc<Lane>>) -> Option<String> {
+    fn test_due(&self, sink: &Observed, number: SinkNo, desk: &Desk) -> Option<String> {
         let nonce = sink.test.as_deref().filter(|nonce| !nonce.is_empty())?;
         let nonce = cut(nonce, plan::NONCE_BYTES);
         let told = sink.status.as_ref().and_then(|status| status.last_test.as_deref());
         let made = self.outbox.view(number).and_then(|view| view.test);
-        let asked = known.and_then(|lane| lane.observed.test.as_deref());
-        let done = told == Some(&*nonce)
-            || made.is_some_and(|test| test.nonce == nonce)
-            || asked.is_some_and(|asked| cut(asked, plan::NONCE_BYTES) == nonce);
+        let done = told == Some(&*nonce) || made.is_some_and(|test| test.nonce == nonce) || desk.was_asked(&nonce);
         (!done).then_some(nonce)
     }
 
