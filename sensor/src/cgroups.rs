@@ -32,12 +32,18 @@ impl Hierarchy {
     pub fn find(controller: Option<&str>, host_root: &Path) -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let (host, own) = mount_points(&mounts, controller, host_root);
-        let mount = host.or_else(|| own.clone())?;
+        let mount = host.or_else(|| own.as_ref().map(|own| own.point.clone()))?;
         let root = Arc::new(File::open(&mount).ok()?);
         let mut hierarchy = Self { mount, root, base: Vec::new() };
-        let base = own.and_then(|own| fs::metadata(own).ok()).and_then(|meta| hierarchy.path(meta.ino()));
-        hierarchy.base = base.unwrap_or_default();
+        hierarchy.base = own.and_then(|own| hierarchy.base(&own)).unwrap_or_default();
         Some(hierarchy)
+    }
+
+    /// The whole path of what this process sees as the root: a mount tells, whose place is known both ways.
+    fn base(&self, own: &Mount) -> Option<Vec<u8>> {
+        let path = self.path(fs::metadata(&own.point).ok()?.ino())?;
+        let below = own.root.strip_prefix('/').unwrap_or(&own.root);
+        Some(path.strip_suffix(below.as_bytes())?.to_owned())
     }
 
     /// The path of the cgroup with this id. `None` when it is gone, before Linux 5.5, and without `CAP_DAC_READ_SEARCH`.
@@ -75,11 +81,21 @@ fn absolute(base: &[u8], shown: &[u8]) -> Vec<u8> {
     [b"/", names.join(&b'/').as_slice()].concat()
 }
 
+/// A mount of a hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    /// Where it is mounted.
+    point: PathBuf,
+    /// The cgroup that is mounted there, as this process sees its path.
+    root: String,
+}
+
 /// Where a hierarchy is mounted, from /proc/self/mountinfo (proc_pid_mountinfo(5)): below the host's root, and elsewhere.
-fn mount_points(table: &str, controller: Option<&str>, host_root: &Path) -> (Option<PathBuf>, Option<PathBuf>) {
-    let mut points = table.lines().filter_map(|line| {
+fn mount_points(table: &str, controller: Option<&str>, host_root: &Path) -> (Option<PathBuf>, Option<Mount>) {
+    let mut mounts = table.lines().filter_map(|line| {
         let (front, back) = line.split_once(" - ")?;
-        let point = front.split(' ').nth(4)?;
+        let mut front = front.split(' ').skip(3);
+        let (root, point) = (front.next()?, front.next()?);
         let mut back = back.split(' ');
         let kind = back.next()?;
         let options = back.nth(1)?;
@@ -87,13 +103,13 @@ fn mount_points(table: &str, controller: Option<&str>, host_root: &Path) -> (Opt
             Some(name) => kind == "cgroup" && options.split(',').any(|option| option == name),
             None => kind == "cgroup2",
         };
-        ours.then(|| PathBuf::from(point))
+        ours.then(|| Mount { point: PathBuf::from(point), root: root.to_owned() })
     });
     if host_root == Path::new("/") {
-        return (None, points.next());
+        return (None, mounts.next());
     }
-    let (host, own): (Vec<_>, Vec<_>) = points.partition(|point| point.starts_with(host_root));
-    (host.into_iter().next(), own.into_iter().next())
+    let (host, own): (Vec<_>, Vec<_>) = mounts.partition(|mount| mount.point.starts_with(host_root));
+    (host.into_iter().next().map(|mount| mount.point), own.into_iter().next())
 }
 
 /// `struct file_handle` of a kernfs node.
@@ -132,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_hierarchy_is_found_by_its_controller() {
-        let own = |controller| mount_points(MOUNTS, controller, Path::new("/")).1;
+        let own = |controller| mount_points(MOUNTS, controller, Path::new("/")).1.map(|mount| mount.point);
         assert_eq!(own(Some("cpu")), Some("/sys/fs/cgroup/cpu,cpuacct".into()));
         assert_eq!(own(None), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(own(Some("pids")), None);
@@ -142,7 +158,7 @@ mod tests {
     fn in_a_container_there_is_that_of_the_host_and_the_own() {
         let (host, own) = mount_points(MOUNTS, None, Path::new("/host"));
         assert_eq!(host, Some("/host/sys/fs/cgroup/unified".into()));
-        assert_eq!(own, Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(own, Some(Mount { point: "/sys/fs/cgroup/unified".into(), root: "/".into() }));
         assert_eq!(mount_points(MOUNTS, Some("cpu"), Path::new("/host")).0, None);
     }
 

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use e2e::image::BUSYBOX;
-use e2e::{Cluster, Component, try_wait_for};
+use e2e::image::{BUSYBOX, Image};
+use e2e::{Cluster, Component, capabilities_here, try_wait_for};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -32,12 +32,39 @@ const RULES: &str = r"
   priority: WARNING
   output: ";
 
+/// What alerts say.
+const FIELDS: [&str; 12] = [
+    "container.id",
+    "container.name",
+    "container.type",
+    "container.image.repository",
+    "container.image.tag",
+    "container.privileged",
+    "k8s.ns.name",
+    "k8s.pod.name",
+    "k8s.pod.uid",
+    "k8s.pod.ip",
+    "k8s.pod.label[app]",
+    "proc.cmdline",
+];
+
+fn rules_text() -> String {
+    let output: Vec<_> = FIELDS.iter().map(|field| format!("%{field}")).collect();
+    format!("{RULES}{:?}\n", output.join(" "))
+}
+
 pub fn trials() -> Vec<Trial> {
     vec![
         case("the_first_event_of_a_container_has_all_facts", first_event),
         case("what_is_executed_in_a_running_pod_has_all_facts", exec_in_pod),
+        case("a_sensor_in_a_container_knows_host_and_pods_apart", sensor_in_pod),
         case_alone("facts_come_back_with_the_container_runtime", runtime_restarts),
     ]
+}
+
+fn sensor() -> Result<String> {
+    std::env::var(SENSOR_VAR)
+        .with_context(|| format!("{SENSOR_VAR} does not name the sensor\n  remedy: use `cargo xtask e2e`"))
 }
 
 /// A running sensor; its folder goes with it.
@@ -48,27 +75,11 @@ struct Sensor {
 
 impl Sensor {
     fn start(cluster: &Cluster, word: &str) -> Result<Self> {
-        let program = std::env::var(SENSOR_VAR)
-            .with_context(|| format!("{SENSOR_VAR} does not name the sensor\n  remedy: use `cargo xtask e2e`"))?;
+        let program = sensor()?;
         let folder = cluster.dir().join(format!("sensor-{word}"));
         fs::create_dir_all(&folder)?;
-        let fields = [
-            "container.id",
-            "container.name",
-            "container.type",
-            "container.image.repository",
-            "container.image.tag",
-            "container.privileged",
-            "k8s.ns.name",
-            "k8s.pod.name",
-            "k8s.pod.uid",
-            "k8s.pod.ip",
-            "k8s.pod.label[app]",
-            "proc.cmdline",
-        ];
-        let output: Vec<_> = fields.iter().map(|field| format!("%{field}")).collect();
         let rules = folder.join("rules.yaml");
-        fs::write(&rules, format!("{RULES}{:?}\n", output.join(" ")))?;
+        fs::write(&rules, rules_text())?;
         let child = cluster
             .node_command(&program)?
             .args(["run", "--json", "--no-watch", "--no-suggested-output"])
@@ -88,11 +99,9 @@ impl Sensor {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// The output fields of alerts about this namespace's pods, or about pods that are not known.
+    /// What its alerts say.
     fn alerts(&self) -> Result<Vec<Value>> {
-        let text = fs::read_to_string(self.folder.join("alerts"))?;
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?["output_fields"].take())).collect()
+        alerts(&fs::read_to_string(self.folder.join("alerts"))?)
     }
 
     /// Waits until there are alerts about so many pods of a namespace.
@@ -105,6 +114,13 @@ impl Sensor {
         });
         found.with_context(|| format!("only {seen:#?}\n{}", self.log()))
     }
+}
+
+/// The output fields of the alerts among these lines, of which the last may be unfinished.
+fn alerts(text: &str) -> Result<Vec<Value>> {
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let alerts = whole.lines().filter(|line| line.starts_with('{'));
+    alerts.map(|line| Ok(serde_json::from_str::<Value>(line)?["output_fields"].take())).collect()
 }
 
 impl Drop for Sensor {
@@ -179,6 +195,67 @@ fn exec_in_pod(cluster: &Cluster) -> Result<()> {
     namespace.exec("before", ["true", "gyrfalcon-trigger", namespace.name(), "before"])?;
     let alerts = sensor.pods(namespace.name(), 1)?;
     check(cluster, namespace.name(), "before", alerts.first().context("an alert")?)
+}
+
+/// As the chart runs it: /proc is the host's, everything else is a container's.
+fn sensor_in_pod(cluster: &Cluster) -> Result<()> {
+    const IMAGE: &str = "e2e.gyrfalcon.dev/sensor:1";
+    let archive = cluster.dir().join("sensor.tar");
+    Image::of_program(IMAGE, Path::new(&sensor()?))?.write(&archive)?;
+    cluster.load_image(&archive)?;
+    let namespace = cluster.namespace("within")?;
+    let capabilities =
+        capabilities_here(&["BPF", "PERFMON", "SYS_ADMIN", "SYS_RESOURCE", "SYS_PTRACE", "DAC_READ_SEARCH"]);
+    let host = |name: &str, path: &str| json!({ "name": name, "hostPath": { "path": path } });
+    let at = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "readOnly": true });
+    let manifests = json!({ "apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "rules" },
+            "data": { "rules.yaml": rules_text() },
+        },
+        {
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "sensor", "labels": { "app": "sensor" } },
+            "spec": {
+                "hostPID": true, "terminationGracePeriodSeconds": 0,
+                "volumes": [
+                    { "name": "rules", "configMap": { "name": "rules" } },
+                    host("run", "/run"), host("cgroup", "/sys/fs/cgroup"),
+                ],
+                "containers": [{
+                    "name": "sensor", "image": IMAGE, "imagePullPolicy": "Never",
+                    "args": ["run", "--json", "--no-suggested-output", "--host-root=/host", "/rules"],
+                    "securityContext": {
+                        "runAsUser": 0, "runAsGroup": 0, "seccompProfile": { "type": "Unconfined" },
+                        "capabilities": { "drop": ["ALL"], "add": capabilities },
+                    },
+                    "volumeMounts": [at("rules", "/rules"), at("run", "/host/run"), at("cgroup", "/host/sys/fs/cgroup")],
+                }],
+            },
+        },
+    ]});
+    namespace.apply(&manifests.to_string())?;
+    namespace.pod_runs("sensor")?;
+    let logs = || namespace.kubectl(["logs", "sensor"])?.success();
+    try_wait_for(LONG, "the sensor watches", || Ok(logs()?.contains("watching").then_some(())))
+        .with_context(|| logs().unwrap_or_default())?;
+
+    // A process that the sensor finds in /proc, of a pod that was there before; it has no first event.
+    namespace.busybox("beside", "sleep 1000")?;
+    namespace.exec("beside", ["true", "gyrfalcon-trigger", namespace.name(), "beside"])?;
+    let host = cluster.node_command("true")?.args(["gyrfalcon-trigger", namespace.name(), "host"]).status()?;
+    ensure!(host.success());
+    let word = format!("true gyrfalcon-trigger {} ", namespace.name());
+    let found = try_wait_for(LONG, "alerts about the pod and the host", || {
+        let mut alerts = alerts(&logs()?)?;
+        alerts.retain(|alert| alert["proc.cmdline"].as_str().is_some_and(|line| line.starts_with(&word)));
+        Ok((alerts.len() >= 2).then_some(alerts))
+    });
+    let found = found.with_context(|| logs().unwrap_or_default())?;
+    let of = |name: &str| found.iter().find(|alert| alert["proc.cmdline"] == format!("{word}{name}"));
+    check(cluster, namespace.name(), "beside", of("beside").context("an alert about the pod")?)?;
+    let host = of("host").context("an alert about the host")?;
+    ensure!(host["k8s.pod.name"].is_null(), "{host}");
+    Ok(())
 }
 
 fn runtime_restarts(cluster: &Cluster) -> Result<()> {

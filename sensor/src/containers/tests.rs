@@ -157,7 +157,6 @@ impl RuntimeService for Play {
             .map(|(id, pod)| cri::Container {
                 id: id.clone(),
                 pod_sandbox_id: format!("sandbox-{pod}"),
-                ..cri::Container::default()
             })
             .collect();
         Ok(Response::new(ListContainersResponse { containers }))
