@@ -109,7 +109,9 @@ fn mount_points(table: &str, controller: Option<&str>, host_root: &Path) -> (Opt
         return (None, mounts.next());
     }
     let (host, own): (Vec<_>, Vec<_>) = mounts.partition(|mount| mount.point.starts_with(host_root));
-    (host.into_iter().next().map(|mount| mount.point), own.into_iter().next())
+    // One from outside of the namespace does not say where the namespace is.
+    let own = own.into_iter().find(|mount| !mount.root.starts_with("/.."));
+    (host.into_iter().next().map(|mount| mount.point), own)
 }
 
 /// `struct file_handle` of a kernfs node.
@@ -142,6 +144,7 @@ mod tests {
     const MOUNTS: &str = "\
 25 30 0:23 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 26 30 0:24 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+26 30 0:25 /../../.. /sys/fs/cgroup/hidden rw,relatime - cgroup2 cgroup2 rw
 27 30 0:25 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 28 30 0:25 /../../.. /host/sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
@@ -150,7 +153,7 @@ mod tests {
     fn the_hierarchy_is_found_by_its_controller() {
         let own = |controller| mount_points(MOUNTS, controller, Path::new("/")).1.map(|mount| mount.point);
         assert_eq!(own(Some("cpu")), Some("/sys/fs/cgroup/cpu,cpuacct".into()));
-        assert_eq!(own(None), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(own(None), Some("/sys/fs/cgroup/hidden".into()));
         assert_eq!(own(Some("pids")), None);
     }
 
