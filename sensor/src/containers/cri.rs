@@ -15,7 +15,7 @@ use tonic::{
 
 use super::facts::{Answers, facts, needs_image};
 
-#[expect(missing_docs, clippy::enum_variant_names, clippy::wildcard_imports, reason = "generated from proto/cri.proto")]
+#[allow(missing_docs, clippy::enum_variant_names, clippy::wildcard_imports, reason = "generated from proto/cri.proto")]
 mod generated {
     tonic::include_proto!("runtime.v1");
 }

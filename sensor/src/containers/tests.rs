@@ -154,10 +154,7 @@ impl RuntimeService for Play {
         let containers = self.0.containers.lock().expect("no panic");
         let containers = containers
             .iter()
-            .map(|(id, pod)| cri::Container {
-                id: id.clone(),
-                pod_sandbox_id: format!("sandbox-{pod}"),
-            })
+            .map(|(id, pod)| cri::Container { id: id.clone(), pod_sandbox_id: format!("sandbox-{pod}") })
             .collect();
         Ok(Response::new(ListContainersResponse { containers }))
     }
