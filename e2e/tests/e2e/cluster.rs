@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use e2e::image::Image;
 use e2e::{AuditWebhook, Cluster, ClusterOptions, Component, Tools, wait_for};
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         case("a_pod_reaches_the_api_server_with_its_own_token", api_server_is_reached),
         case("a_pod_reaches_this_process", this_process_is_reached),
         case("a_pod_has_the_limits_and_capabilities_that_it_asks_for", limits_and_capabilities),
+        case("an_image_of_one_program_is_loaded_and_runs_as_nobody", image_of_program),
         case("a_token_for_an_audience_is_good_for_that_audience_only", audience_bound_token),
         case("a_pod_on_the_host_network_sees_the_processes_of_the_machine", host_pod_sees_machine),
         case_alone("the_api_server_comes_back_after_a_crash", api_server_crashes),
@@ -189,6 +191,30 @@ fn limits_and_capabilities(cluster: &Cluster) -> Result<()> {
     let status = namespace.exec("one", ["cat", "/proc/1/status"])?;
     let bounds = (1u64 << 39) | (1 << 38) | (1 << 19);
     ensure!(status.contains(&format!("CapBnd:\t{bounds:016x}")), "{status}");
+    Ok(())
+}
+
+fn image_of_program(cluster: &Cluster) -> Result<()> {
+    let name = "e2e.gyrfalcon.dev/helm:1";
+    let archive = cluster.dir().join("helm.tar");
+    Image::of_program(name, &Tools::locate()?.path("helm")?)?.write(&archive)?;
+    cluster.load_image(&archive)?;
+    let namespace = cluster.namespace("image")?;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "one" },
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": { "runAsNonRoot": true },
+            "containers": [{
+                "name": "main", "image": name, "imagePullPolicy": "Never", "args": ["version", "--short"],
+                "securityContext": { "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } },
+            }],
+        },
+    });
+    namespace.apply(&pod.to_string())?;
+    wait_for(LONG, "helm has said its version", || {
+        namespace.kubectl(["logs", "one"]).ok().filter(|output| output.stdout.starts_with('v'))
+    })?;
     Ok(())
 }
 
