@@ -1,11 +1,8 @@
 //! `/healthz`, `/readyz` and `/metrics`, over plain HTTP for the kubelet and Prometheus.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use axum::{
@@ -16,6 +13,7 @@ use axum::{
     routing::get,
 };
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 
 use crate::tls::Certificates;
 
@@ -37,9 +35,8 @@ struct Served {
 /// Serves until the program ends.
 ///
 /// # Errors
-/// When the address cannot be used.
-pub async fn serve(address: SocketAddr, readiness: Readiness, registry: Registry) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, readiness: Readiness, registry: Registry) -> std::io::Result<()> {
     let served = Served { readiness, registry: Arc::new(registry) };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

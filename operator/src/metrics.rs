@@ -77,12 +77,10 @@ metrics! {
     sensor_losses: Family<ByNode, Gauge> = "gyrfalcon_sensor_losses",
     /// Alerts that sensors gave up because their spool was full, by node.
     sensor_alerts_lost: Family<ByNode, Gauge> = "gyrfalcon_sensor_alerts_lost",
-    /// Writes of Kubernetes Events.
-    events_written: Counter = "gyrfalcon_events_written",
-    /// Alerts that no Event of their own stands for, because the budget was used up.
-    events_suppressed: Counter = "gyrfalcon_events_suppressed",
-    /// Writes of Kubernetes Events that failed, by cause.
-    events_failed: Family<ByCause, Counter> = "gyrfalcon_events_failed",
+    /// Requests about Kubernetes Events, by what came of them.
+    events_written: Family<ByCause, Counter> = "gyrfalcon_events_written",
+    /// Alerts that no Event stands for, by cause.
+    events_suppressed: Family<ByCause, Counter> = "gyrfalcon_events_suppressed",
     /// Writes of status.
     status_written: Counter = "gyrfalcon_status_written",
     /// Writes of status that failed.

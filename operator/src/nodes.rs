@@ -1,7 +1,7 @@
 //! Nodes: which should have a sensor, and the SensorNode of each.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -36,7 +36,7 @@ pub fn table(nodes: &[Arc<Node>]) -> NodeTable {
 
 /// The nodes that should run what they are given: those with a connected sensor, and those that are ready and have a
 /// pod of the sensor's. A node that is not ready is not waited for.
-pub fn desired(nodes: &[Arc<Node>], with_pod: &HashSet<Box<str>>, fleet: &Fleet) -> HashSet<Box<str>> {
+pub fn desired(nodes: &[Arc<Node>], with_pod: &HashSet<Box<str>>, fleet: &Fleet) -> BTreeSet<Box<str>> {
     let ready = nodes.iter().filter(|node| is_ready(node)).map(|node| Box::from(node.name_any()));
     let ready = ready.filter(|name| with_pod.contains(name));
     let connected = fleet.sensors().filter(|(_, sensor)| sensor.connected()).map(|(node, _)| Box::from(node));
@@ -185,8 +185,7 @@ mod tests {
         };
         let nodes = [node("a", "False"), node("b", "True"), node("c", "False"), node("d", "True")];
         let with_pod = ["a", "b", "c"].into_iter().map(Box::from).collect();
-        let mut desired: Vec<_> = desired(&nodes, &with_pod, &fleet("")).into_iter().collect();
-        desired.sort();
+        let desired: Vec<_> = desired(&nodes, &with_pod, &fleet("")).into_iter().collect();
         assert_eq!(desired, ["a".into(), "b".into()], "a is connected, b is ready, c neither, d has no sensor");
     }
 }

@@ -364,8 +364,12 @@ mod tests {
         let pods = Pods::default();
         pods.set(&pod("u1", "checkout-5d7f-abc", "a", more));
         let facts = pods.subscribe("a").take().expect("everything");
-        let owners: Vec<_> =
-            facts.pods.iter().flat_map(|pod| &pod.owners).map(|owner| format!("{}/{}", owner.kind, owner.name)).collect();
+        let owners: Vec<_> = facts
+            .pods
+            .iter()
+            .flat_map(|pod| &pod.owners)
+            .map(|owner| format!("{}/{}", owner.kind, owner.name))
+            .collect();
         assert_eq!(owners, ["ReplicaSet/checkout-5d7f", "Deployment/checkout"]);
     }
 

@@ -107,8 +107,12 @@ pub struct Cluster {
     pub pods: Pods,
     /// ConfigMaps that rules name.
     pub config_maps: ConfigMaps,
-    /// What changed.
+    /// What changed, but for sinks.
     pub changes: Arc<Changes>,
+    /// That sinks changed: they are followed by every replica, the rest only by the leader.
+    pub sink_changes: Arc<Changes>,
+    /// That the configuration changed, for whoever writes Events.
+    pub config_changes: Arc<Changes>,
     synced: Arc<[AtomicBool; 2]>,
 }
 
@@ -122,18 +126,20 @@ impl Cluster {
     /// Starts to follow everything.
     pub fn follow(client: &Client) -> Self {
         let changes = Arc::new(Changes::default());
+        let sink_changes = Arc::new(Changes::default());
+        let config_changes = Arc::new(Changes::default());
         let pods = Pods::default();
         let synced = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
         tokio::spawn(follow_pods(client.clone(), pods.clone(), Arc::clone(&changes), Arc::clone(&synced)));
         tokio::spawn(follow_namespaces(client.clone(), pods.clone(), Arc::clone(&synced)));
         Self {
-            rules: mirror(client, Change::RULES, &changes, |_| {}),
-            cluster_rules: mirror(client, Change::RULES, &changes, |_| {}),
-            sinks: mirror(client, Change::SINKS, &changes, |_| {}),
-            cluster_sinks: mirror(client, Change::SINKS, &changes, |_| {}),
-            config: mirror(client, Change::CONFIG, &changes, |_| {}),
-            sensor_nodes: mirror(client, Change::NODES, &changes, |_| {}),
-            nodes: mirror(client, Change::NODES, &changes, |node: &mut Node| {
+            rules: mirror(client, Change::RULES, &[&changes], |_| {}),
+            cluster_rules: mirror(client, Change::RULES, &[&changes], |_| {}),
+            sinks: mirror(client, Change::SINKS, &[&sink_changes], |_| {}),
+            cluster_sinks: mirror(client, Change::SINKS, &[&sink_changes], |_| {}),
+            config: mirror(client, Change::CONFIG, &[&changes, &config_changes], |_| {}),
+            sensor_nodes: mirror(client, Change::NODES, &[&changes], |_| {}),
+            nodes: mirror(client, Change::NODES, &[&changes], |node: &mut Node| {
                 // Of a node, only its labels, uid and readiness are of use; images and heartbeats would only cost.
                 node.metadata.annotations = None;
                 node.spec = None;
@@ -149,6 +155,8 @@ impl Cluster {
             pods,
             config_maps: ConfigMaps::new(client.clone(), Arc::clone(&changes)),
             changes,
+            sink_changes,
+            config_changes,
             synced,
         }
     }
@@ -181,28 +189,26 @@ fn complain<T, E: std::error::Error + 'static>(
     what: &'static str,
 ) -> impl Stream<Item = T> {
     let mut last = String::new();
-    stream
-        .inspect_ok(|_| {})
-        .filter_map(move |item| {
-            let kept = match item {
-                Ok(item) => {
-                    last.clear();
-                    Some(item)
+    stream.inspect_ok(|_| {}).filter_map(move |item| {
+        let kept = match item {
+            Ok(item) => {
+                last.clear();
+                Some(item)
+            }
+            Err(error) => {
+                let text = link::chain(&error).to_string();
+                if text != last {
+                    warn!(kind = what, error = text, "cannot follow; trying again");
+                    last = text;
                 }
-                Err(error) => {
-                    let text = link::chain(&error).to_string();
-                    if text != last {
-                        warn!(kind = what, error = text, "cannot follow; trying again");
-                        last = text;
-                    }
-                    None
-                }
-            };
-            std::future::ready(kept)
-        })
+                None
+            }
+        };
+        std::future::ready(kept)
+    })
 }
 
-fn mirror<K>(client: &Client, change: Change, changes: &Arc<Changes>, slim: fn(&mut K)) -> Store<K>
+fn mirror<K>(client: &Client, change: Change, changes: &[&Arc<Changes>], slim: fn(&mut K)) -> Store<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
@@ -217,13 +223,13 @@ where
             slim(object);
         })
         .reflect(writer);
-    let changes = Arc::clone(changes);
+    let changes: Vec<Arc<Changes>> = changes.iter().map(|changes| Arc::clone(changes)).collect();
     tokio::spawn(async move {
         let mut stream = std::pin::pin!(complain(stream, kind));
         while let Some(event) = stream.next().await {
             // Within a list the store is not replaced yet.
             if !matches!(event, Event::Init | Event::InitApply(_)) {
-                changes.note(change);
+                changes.iter().for_each(|changes| changes.note(change));
             }
         }
     });

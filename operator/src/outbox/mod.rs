@@ -256,6 +256,14 @@ impl Outbox {
         read.map_err(|_| OutboxError::Closed)?.map_err(|source| OutboxError::Read { source })
     }
 
+    /// The sequence number up to which a spool's alerts are in the store, or were.
+    pub async fn committed(&self, spool: &str) -> Result<u64, OutboxError> {
+        let (outbox, spool) = (self.clone(), spool.to_owned());
+        let read = move || outbox.0.shared.file.read(|db| store::committed(db, &spool));
+        let read = tokio::task::spawn_blocking(read).await;
+        read.map_err(|_| OutboxError::Closed)?.map_err(|source| OutboxError::Read { source })
+    }
+
     fn subscribe(&self, spool: &Arc<str>) -> Result<watch::Receiver<u64>, redb::Error> {
         // The lock is held while reading, so that a commit between reading and subscribing is not missed.
         let mut acks = lock(&self.0.shared.acks);

@@ -60,8 +60,7 @@ fn harm(rollout: &Rollout, progress: &Progress) -> Option<String> {
         return Some(format!("a node refuses it: {refused}"));
     }
     let most = rollout.rollback_alerts_per_minute()?;
-    (progress.alerts_per_minute > u64::from(most))
-        .then(|| format!("a node had more than {most} alerts in a minute"))
+    (progress.alerts_per_minute > u64::from(most)).then(|| format!("a node had more than {most} alerts in a minute"))
 }
 
 /// When to look again although nothing changes: the end of the current step.

@@ -149,14 +149,18 @@ fn conditions(seen: &Seen<'_>) -> Vec<api::condition::Condition> {
     }
     match &judgement.tests {
         Some(tests) if tests.failed > 0 => {
-            let first = tests.failures.first().map(|failure| {
-                format!(": {}: expected {}, got {}", failure.name, failure.want, failure.got)
-            });
+            let first = tests
+                .failures
+                .first()
+                .map(|failure| format!(": {}: expected {}, got {}", failure.name, failure.want, failure.got));
             let text = format!("{} of {} fail{}", tests.failed, tests.failed + tests.passed, first.unwrap_or_default());
             conditions.set(TestsPassed, False, Reason::TestsFailed, &text);
         }
         Some(tests) => conditions.set(TestsPassed, True, Reason::TestsPassed, &format!("{} pass", tests.passed)),
-        None => conditions.set(TestsPassed, Unknown, Reason::NoTests, "the resource has no tests"),
+        None if seen.spec.tests.is_empty() => {
+            conditions.set(TestsPassed, Unknown, Reason::NoTests, "the resource has no tests");
+        }
+        None => conditions.set(TestsPassed, Unknown, Reason::NoTests, "the tests were not run: there are mistakes"),
     }
     if seen.storm {
         let text = "alerts come faster than there may be Events; some are only counted, sinks get them all";
@@ -298,7 +302,8 @@ mod tests {
     #[track_caller]
     fn check(case: &Case, want: Expect) {
         let (status, _) = status(case, &FalcoRuleStatus::default(), 1);
-        let lines = status.conditions.iter().map(|c| format!("{} {:?} {}: {}\n", c.type_, c.status, c.reason, c.message));
+        let lines =
+            status.conditions.iter().map(|c| format!("{} {:?} {}: {}\n", c.type_, c.status, c.reason, c.message));
         want.assert_eq(&lines.collect::<String>());
     }
 

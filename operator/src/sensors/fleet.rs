@@ -5,8 +5,8 @@
 //! counted before it was replaced, or its node removed, is moved to `retired`.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Arc, Weak},
 };
 
 use link::proto::{self, UnitState};
@@ -23,7 +23,7 @@ pub struct Sensor {
     /// Hash of the bundle that it runs.
     pub running: Box<str>,
     /// What became of the resources of that bundle.
-    results: Arc<[proto::UnitResult]>,
+    results: Arc<Results>,
     /// A bundle that it did not load, and why.
     pub refused: Option<(Box<str>, Box<str>)>,
     /// Time from the offer of a bundle to its acknowledgement is not known here; this is the compile time alone.
@@ -61,8 +61,27 @@ impl Sensor {
         self.counts.iter().map(|(uid, count)| (&**uid, *count))
     }
 
+    /// Matches of one resource, since the spool began.
+    pub fn count(&self, uid: &str) -> Count {
+        self.counts.get(uid).copied().unwrap_or_default()
+    }
+
     fn result(&self, uid: &str) -> Option<&proto::UnitResult> {
-        self.results.iter().find(|result| result.uid == uid)
+        self.results.by_uid.get(uid).and_then(|at| self.results.units.get(*at))
+    }
+}
+
+/// What became of the resources of a bundle.
+#[derive(Debug, Default)]
+struct Results {
+    units: Vec<proto::UnitResult>,
+    by_uid: HashMap<Box<str>, usize>,
+}
+
+impl Results {
+    fn new(units: Vec<proto::UnitResult>) -> Self {
+        let by_uid = units.iter().enumerate().map(|(at, unit)| (unit.uid.as_str().into(), at)).collect();
+        Self { units, by_uid }
     }
 }
 
@@ -133,8 +152,8 @@ pub struct Failure {
 pub struct Fleet {
     sensors: BTreeMap<Arc<str>, Sensor>,
     totals: HashMap<Box<str>, Total>,
-    /// Most nodes say the same about a bundle: kept once.
-    interned: HashSet<Arc<[proto::UnitResult]>>,
+    /// Most nodes say the same about a bundle: kept once, and forgotten with the last sensor that says it.
+    interned: Vec<Weak<Results>>,
 }
 
 /// What a message changed.
@@ -231,16 +250,13 @@ impl Fleet {
     }
 
     fn ack(&mut self, node: &Arc<str>, ack: proto::BundleAck) -> Noted {
-        let results: Arc<[proto::UnitResult]> = match self.interned.get(&*ack.units) {
-            Some(known) => Arc::clone(known),
-            None => {
-                // What no sensor says any more can go.
-                self.interned.retain(|results| Arc::strong_count(results) > 1);
-                let results: Arc<[proto::UnitResult]> = ack.units.into();
-                self.interned.insert(Arc::clone(&results));
-                results
-            }
-        };
+        let known = self.interned.iter().filter_map(Weak::upgrade).find(|results| results.units == ack.units);
+        let results = known.unwrap_or_else(|| {
+            self.interned.retain(|results| results.strong_count() > 0);
+            let results = Arc::new(Results::new(ack.units));
+            self.interned.push(Arc::downgrade(&results));
+            results
+        });
         let Some(sensor) = self.sensors.get_mut(node) else { return Noted::default() };
         if ack.loaded {
             sensor.running = ack.hash.into();
@@ -321,7 +337,7 @@ impl Fleet {
     ///
     /// `nodes` are those with a sensor that should work. A node that runs the resource counts, whichever bundle it has it
     /// from: what else changed in the cluster does not matter to the resource.
-    pub fn load(&self, uid: &str, generations: &[i64], nodes: &HashSet<Box<str>>) -> Load {
+    pub fn load(&self, uid: &str, generations: &[i64], nodes: &BTreeSet<Box<str>>) -> Load {
         let mut load = Load::default();
         let mut failures: BTreeMap<(bool, String), (u32, Vec<Box<str>>)> = BTreeMap::new();
         let mut fail = |refused: bool, message: String, node: &str| {
@@ -331,10 +347,8 @@ impl Fleet {
                 failure.1.push(node.into());
             }
         };
-        let mut names: Vec<&str> = nodes.iter().map(|node| &**node).collect();
-        names.sort_unstable();
-        for node in names {
-            let sensor = self.sensors.get(node);
+        for node in nodes {
+            let sensor = self.sensors.get(&**node);
             let result = sensor.and_then(|sensor| sensor.result(uid));
             match result.map(|result| (result.state(), result)) {
                 Some((UnitState::Skipped, _)) => {
@@ -367,7 +381,12 @@ impl Fleet {
         }
         load.failures = failures
             .into_iter()
-            .map(|((refused, message), (nodes, examples))| Failure { refused, message: message.into(), nodes, examples })
+            .map(|((refused, message), (nodes, examples))| Failure {
+                refused,
+                message: message.into(),
+                nodes,
+                examples,
+            })
             .collect();
         load.failures.sort_by(|a, b| b.nodes.cmp(&a.nodes).then_with(|| a.message.cmp(&b.message)));
         load
@@ -396,9 +415,9 @@ mod tests {
     }
 
     fn sum(fleet: &Fleet) -> (u64, u64, u64) {
-        fleet.total("u").map_or((0, 0, 0), |total| {
-            (total.hits, total.retired, total.rules.get("r").map_or(0, |rule| rule.hits()))
-        })
+        fleet
+            .total("u")
+            .map_or((0, 0, 0), |total| (total.hits, total.retired, total.rules.get("r").map_or(0, |rule| rule.hits())))
     }
 
     fn ack(fleet: &mut Fleet, node: &str, session: u64, state: UnitState, generation: i64) {
@@ -413,7 +432,7 @@ mod tests {
         hear(fleet, node, session, Said::Ack(ack));
     }
 
-    fn nodes(names: &[&str]) -> HashSet<Box<str>> {
+    fn nodes(names: &[&str]) -> BTreeSet<Box<str>> {
         names.iter().map(|name| Box::from(*name)).collect()
     }
 

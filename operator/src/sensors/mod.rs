@@ -5,6 +5,9 @@
 
 pub mod auth;
 pub mod fleet;
+pub mod intake;
+pub mod server;
+mod session;
 use std::{collections::HashMap, sync::Arc};
 
 use link::proto;

@@ -59,8 +59,7 @@ impl Certificates {
     /// # Errors
     /// When it cannot be used; then the one before stays.
     pub fn set(&self, material: &Material) -> Result<(), CertificateError> {
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(material.leaf.certificate.as_bytes()).collect();
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(material.leaf.certificate.as_bytes()).collect();
         let key = PrivateKeyDer::from_pem_slice(material.leaf.key.as_bytes()).map_err(CertificateError::Pem)?;
         let key = CertifiedKey::from_der(chain.map_err(CertificateError::Pem)?, key, &ring::default_provider())
             .map_err(CertificateError::Key)?;

@@ -112,7 +112,8 @@ impl Store {
     async fn publish(&self, material: &Material) -> Result<(), StoreError> {
         let trusted = material.trusted();
         let apply = PatchParams::apply(FIELD_MANAGER).force();
-        let there = self.config_maps.get_opt(CA_CONFIG_MAP).await.map_err(api("read the ConfigMap of the authority"))?;
+        let there =
+            self.config_maps.get_opt(CA_CONFIG_MAP).await.map_err(api("read the ConfigMap of the authority"))?;
         let same = there.and_then(|map| map.data).and_then(|data| data.get(CA_KEY).cloned());
         if same.as_deref() != Some(&trusted) {
             let map = json!({

@@ -1,0 +1,229 @@
+//! From alerts to Events: what an Event about an alert needs to know of its rule, its pod and its node.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use ::rules::alert::Priority;
+use api::{
+    ResourceId,
+    config::{EventsConfig, SensorConfigSpec},
+    rule::RuleEvents as Wanted,
+    scalar,
+};
+use kube::runtime::reflector::ObjectRef;
+use link::proto;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    cluster::{Cluster, pods::Pods},
+    events::{
+        Events,
+        aggregate::Settings,
+        budget::{Budgets, Rate},
+        hit::{Hit, Node, Rule, RuleEvents, Subject},
+        redact::Redactor,
+        writer::Regarding,
+    },
+    metrics::{ByCause, Metrics},
+    rules::judge::Judged,
+    sensors::intake::Announce,
+};
+
+/// Rules and nodes that are remembered; what comes from the network must not fill the memory.
+const REMEMBERED: usize = 20_000;
+
+impl Regarding for Pods {
+    fn pod_uid(&self, namespace: &str, name: &str, runtime_uid: &str) -> Option<String> {
+        self.api_uid(namespace, name, runtime_uid)
+    }
+}
+
+/// Makes hits of alerts.
+pub struct Announcer {
+    /// None once it was stopped.
+    events: Mutex<Option<Events>>,
+    cluster: Cluster,
+    judged: watch::Receiver<Option<Judged>>,
+    book: Mutex<Book>,
+}
+
+/// What alerts name by a word.
+#[derive(Default)]
+struct Book {
+    /// Hash of the bundle, and the configuration, that the rest is of.
+    basis: (Arc<str>, SensorConfigSpec),
+    resources: HashMap<Box<str>, (ResourceId, RuleEvents)>,
+    rules: HashMap<(Box<str>, Box<str>), Arc<Rule>>,
+    nodes: HashMap<Arc<str>, Arc<Node>>,
+}
+
+impl Announcer {
+    /// Gives hits to `events`.
+    pub fn new(events: Events, cluster: Cluster, judged: watch::Receiver<Option<Judged>>) -> Self {
+        Self { events: Mutex::new(Some(events)), cluster, judged, book: Mutex::default() }
+    }
+
+    fn events(&self) -> MutexGuard<'_, Option<Events>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is not written yet, for no longer than this. Alerts after it make no Events.
+    pub async fn finish(&self, patience: Duration) {
+        let events = self.events().take();
+        if let Some(events) = events {
+            events.stop(patience).await;
+        }
+    }
+
+    /// Rule resources whose alerts come too fast for Events, by uid.
+    pub fn storms(&self) -> HashSet<Box<str>> {
+        self.events().iter().flat_map(Events::storms).map(|storm| storm.rule.uid.clone()).collect()
+    }
+
+    /// Brings the numbers of `/metrics` up to date.
+    pub fn measure(&self, metrics: &Metrics) {
+        let Some(counters) = self.events().as_ref().map(Events::counters) else { return };
+        for (cause, suppressed) in counters.suppressed {
+            let label = ByCause { cause: cause.name().to_owned() };
+            metrics.events_suppressed.get_or_create(&label).inner().store(suppressed, Relaxed);
+        }
+        for (result, writes) in counters.writes {
+            let label = ByCause { cause: result.name().to_owned() };
+            metrics.events_written.get_or_create(&label).inner().store(writes, Relaxed);
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a new bundle or configuration. Resources that are gone stay known: their last alerts are on the way.
+    fn refresh(&self, book: &mut Book) {
+        let config = config(&self.cluster);
+        let judged = self.judged.borrow();
+        let Some(judged) = judged.as_ref() else { return };
+        if book.basis.0 == judged.offer.hash && book.basis.1 == config {
+            return;
+        }
+        if book.resources.len() > REMEMBERED {
+            book.resources.clear();
+        }
+        for unit in &judged.bundle.units {
+            let events = rule_events(&config.events(), unit.spec.events.as_ref());
+            book.resources.insert(unit.uid.as_str().into(), (unit.id(), events));
+        }
+        book.rules.clear();
+        book.nodes.clear();
+        book.basis = (Arc::clone(&judged.offer.hash), config);
+    }
+}
+
+impl Announce for Announcer {
+    fn announce(&self, node: &Arc<str>, alerts: Vec<proto::Alert>) {
+        let mut book = self.book();
+        self.refresh(&mut book);
+        let node = match book.nodes.get(node) {
+            Some(node) => Arc::clone(node),
+            None => {
+                let known = self.cluster.nodes.get(&ObjectRef::new(node));
+                let uid = known.and_then(|known| known.metadata.uid.clone()).unwrap_or_default();
+                let entry = Arc::new(Node { name: (&**node).into(), uid: uid.into() });
+                book.nodes.insert(Arc::clone(node), Arc::clone(&entry));
+                entry
+            }
+        };
+        let hits = alerts.into_iter().filter_map(|alert| hit(&mut book, &node, alert)).collect();
+        drop(book);
+        if let Some(events) = &*self.events() {
+            events.hits(hits);
+        }
+    }
+}
+
+fn hit(book: &mut Book, node: &Arc<Node>, alert: proto::Alert) -> Option<Hit> {
+    let key = (alert.unit.into_boxed_str(), alert.rule.into_boxed_str());
+    let rule = match book.rules.get(&key) {
+        Some(rule) => Arc::clone(rule),
+        None => {
+            // A sensor that names a resource that never was is not believed.
+            let (id, events) = book.resources.get(&key.0)?;
+            let rule = Arc::new(Rule {
+                kind: id.kind,
+                namespace: id.namespace.clone(),
+                resource: id.name.clone(),
+                uid: key.0.clone(),
+                name: key.1.clone(),
+                events: events.clone(),
+            });
+            if book.rules.len() >= REMEMBERED {
+                book.rules.clear();
+            }
+            book.rules.insert(key, Arc::clone(&rule));
+            rule
+        }
+    };
+    let subject = match alert.pod.filter(|pod| !pod.name.is_empty()) {
+        Some(pod) => Subject::Pod {
+            namespace: pod.namespace.into(),
+            name: pod.name.into(),
+            uid: pod.uid.into(),
+            container: pod.container.into(),
+        },
+        None => Subject::Node(Arc::clone(node)),
+    };
+    Some(Hit {
+        rule,
+        priority: Priority::parse(&alert.priority).unwrap_or(Priority::Debug),
+        subject,
+        node: Arc::clone(node),
+        time_ns: alert.time_ns,
+        output: alert.message.into(),
+        tags: alert.tags.into_iter().map(Into::into).collect(),
+        bundle: bundle::short_hash(&alert.bundle).into(),
+    })
+}
+
+/// The configuration, or what holds without one.
+pub fn config(cluster: &Cluster) -> SensorConfigSpec {
+    cluster.config.state().first().map(|config| config.spec.clone()).unwrap_or_default()
+}
+
+/// What the configuration and a resource say about its Events.
+fn rule_events(config: &EventsConfig, wanted: Option<&Wanted>) -> RuleEvents {
+    let own: &[String] = wanted.map_or(&[], |wanted| &wanted.redact);
+    let patterns = || config.redact.iter().chain(own).map(String::as_str);
+    let redactor = Redactor::new(patterns()).unwrap_or_else(|error| {
+        // One bad expression must not let secrets through that another one would catch.
+        warn!(error = %link::chain(&error), "an expression of `redact` is left out");
+        let good = patterns().filter(|pattern| Redactor::new([*pattern]).is_ok());
+        Redactor::new(good).unwrap_or_else(|_| Redactor::standard())
+    });
+    let minimum = wanted.and_then(|wanted| wanted.minimum_priority).unwrap_or(config.minimum_priority());
+    RuleEvents {
+        enabled: config.enabled() && wanted.and_then(|wanted| wanted.enabled).unwrap_or(true),
+        minimum_priority: priority(minimum),
+        redactor,
+    }
+}
+
+fn priority(priority: scalar::Priority) -> Priority {
+    Priority::parse(priority.name()).unwrap_or(Priority::Debug)
+}
+
+/// Budgets and places, as the configuration has them.
+pub fn settings(config: &SensorConfigSpec) -> Settings {
+    let events = config.events();
+    let rate = |budget: api::config::Budget| Rate { per_second: budget.per_second, burst: budget.burst };
+    Settings {
+        budgets: Budgets {
+            controller: rate(events.controller_budget()),
+            namespace: rate(events.namespace_budget()),
+            node: rate(events.node_budget()),
+        },
+        nodes_namespace: events.node_events_namespace().into(),
+    }
+}

@@ -1,0 +1,131 @@
+//! What the webhook says about resources: the same judgement that their status will have.
+
+use std::sync::Arc;
+
+use api::{
+    Kind,
+    rule::{ClusterFalcoRule, FalcoRule},
+};
+use bundle::{Bundle, ConfigMap, Limits, Problem, Settings};
+use kube::core::DynamicObject;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{
+    judge::Judged,
+    observe::{self, RuleResource},
+};
+use crate::{
+    cluster::Cluster,
+    webhook::{Judge, Opinion},
+};
+
+/// Judges resources before they are stored.
+pub struct Reviewer {
+    cluster: Cluster,
+    judged: watch::Receiver<Option<Judged>>,
+}
+
+impl Reviewer {
+    /// Judges among the resources of this cluster.
+    pub fn new(cluster: Cluster, judged: watch::Receiver<Option<Judged>>) -> Self {
+        Self { cluster, judged }
+    }
+
+    fn rule(&self, rule: &RuleResource, object: &DynamicObject) -> Opinion {
+        let id = rule.id();
+        let others = observe::resources(&self.cluster).into_iter().filter(|other| other.id() != id);
+        // A ConfigMap that is not known yet is not the author's mistake.
+        let config_map = |rule: &RuleResource| observe::config_map(&self.cluster, rule);
+        let unread = || ConfigMap::Unreadable("not read yet".to_owned());
+        let mut candidates: Vec<_> =
+            others.map(|other| other.candidate(config_map(&other).unwrap_or_else(unread), None)).collect();
+        let text = config_map(rule);
+        let unknown = text.is_none();
+        candidates.push(rule.candidate(text.unwrap_or_else(unread), None));
+        let config = self.cluster.config.state().first().map(|config| config.spec.clone()).unwrap_or_default();
+        // Without a judgement (this replica follows) there are no last good versions: mistakes of others count as such.
+        let previous = self.judged.borrow().as_ref().map(|judged| Arc::clone(&judged.bundle));
+        let none = Bundle::default();
+        let previous = previous.as_deref().unwrap_or(&none);
+        let accepted = bundle::accept(&candidates, previous, &Settings::of(&config), &Limits::of(&config));
+        let Some(verdict) = accepted.verdicts.get(&id) else { return Opinion::default() };
+        let show = |problem: &Problem| show(problem, object);
+        let warnings = verdict.warnings.iter().map(show).collect();
+        if unknown {
+            let text = "not checked: the ConfigMap is not known yet; see the status of the resource".to_owned();
+            return Opinion { errors: Vec::new(), warnings: vec![text] };
+        }
+        Opinion { errors: verdict.errors.iter().map(show).collect(), warnings }
+    }
+}
+
+impl Judge for Reviewer {
+    fn opinion(&self, object: &DynamicObject) -> Opinion {
+        let kind = object.types.as_ref().map(|types| types.kind.as_str()).unwrap_or_default();
+        let rule = match Kind::ALL.iter().find(|known| known.name() == kind) {
+            Some(Kind::FalcoRule) => typed::<FalcoRule>(object).map(|rule| RuleResource::Namespaced(Arc::new(rule))),
+            Some(Kind::ClusterFalcoRule) => {
+                typed::<ClusterFalcoRule>(object).map(|rule| RuleResource::Cluster(Arc::new(rule)))
+            }
+            Some(Kind::AlertSink | Kind::ClusterAlertSink | Kind::SensorConfig | Kind::SensorNode) | None => {
+                return Opinion::default();
+            }
+        };
+        match rule {
+            Ok(rule) => self.rule(&rule, object),
+            Err(error) => {
+                Opinion { errors: vec![format!("the resource cannot be read: {error}")], warnings: Vec::new() }
+            }
+        }
+    }
+}
+
+fn typed<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, serde_json::Error> {
+    serde_json::from_value(serde_json::to_value(object)?)
+}
+
+/// A problem with the line that it is in, and a caret under its place.
+fn show(problem: &Problem, object: &DynamicObject) -> String {
+    let text = problem.to_string();
+    let field = field(&object.data, &problem.path);
+    let line = field.and_then(|field| field.lines().nth(problem.line.checked_sub(1)? as usize));
+    let Some(line) = line.filter(|line| line.chars().count() <= 200) else { return text };
+    // Tabs stay, so that the caret stands where it should whatever their width.
+    let before = line.chars().take(problem.column.saturating_sub(1) as usize);
+    let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    format!("{text}\n    {line}\n    {indent}^")
+}
+
+/// The text of a field such as `spec.items[3].rule.condition`.
+fn field<'o>(object: &'o Value, path: &str) -> Option<&'o str> {
+    let mut value = object;
+    for part in path.split('.') {
+        let (name, index) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            Some((name, index)) => (name, Some(index.parse::<usize>().ok()?)),
+            None => (part, None),
+        };
+        value = value.get(name)?;
+        if let Some(index) = index {
+            value = value.get(index)?;
+        }
+    }
+    value.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_by_its_path() {
+        let object = json!({"spec": {"items": [{"rule": {"condition": "a"}}], "rules": "b"}});
+        assert_eq!(field(&object, "spec.items[0].rule.condition"), Some("a"));
+        assert_eq!(field(&object, "spec.rules"), Some("b"));
+        assert_eq!(field(&object, "spec.items[1].rule.condition"), None);
+        assert_eq!(field(&object, "spec.items"), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! Takes alerts from sensors: first into the outbox, then on to whoever makes Events of them.
+//!
+//! An alert that was taken before (its sensor did not hear the acknowledgement) changes nothing. Sensors are held up
+//! while the outbox is busy; nothing is kept in memory for them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use link::proto;
+use rules::alert::{Alert, Priority};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::{
+    metrics::Metrics,
+    outbox::{Envelope, OutboxError},
+    sinks::SinkSet,
+};
+
+/// Gets the alerts that are new, after they are safe.
+pub trait Announce: Send + Sync + 'static {
+    /// Must not wait.
+    fn announce(&self, node: &Arc<str>, alerts: Vec<proto::Alert>);
+}
+
+/// Takes alerts. Clones share everything.
+#[derive(Clone)]
+pub struct Intake(Arc<Inner>);
+
+struct Inner {
+    sinks: SinkSet,
+    announce: Arc<dyn Announce>,
+    metrics: Metrics,
+    /// Highest sequence number that was taken, by spool.
+    taken: Mutex<HashMap<Arc<str>, u64>>,
+}
+
+impl Intake {
+    /// Takes alerts into the outbox of these sinks.
+    pub fn new(sinks: SinkSet, announce: Arc<dyn Announce>, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner { sinks, announce, metrics, taken: Mutex::default() }))
+    }
+
+    /// Sequence number up to which the alerts of a spool are safe, now and from now on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn acked(&self, spool: &str) -> Result<watch::Receiver<u64>, OutboxError> {
+        let outbox = self.0.sinks.outbox();
+        self.taken(spool, outbox.committed(spool).await?);
+        outbox.acked(spool).await
+    }
+
+    /// Raises what was taken of a spool; what it was before.
+    fn taken(&self, spool: &str, up_to: u64) -> u64 {
+        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = taken.entry(spool.into()).or_insert(0);
+        std::mem::replace(known, up_to.max(*known))
+    }
+
+    /// Takes alerts that a sensor sent; false when the operator is ending. Waits until they are in the store.
+    pub async fn take(&self, node: &Arc<str>, spool: &Arc<str>, alerts: Vec<proto::Alert>) -> bool {
+        let Some(last) = alerts.iter().map(|alert| alert.seq).max() else { return true };
+        let envelopes = alerts.iter().map(|alert| envelope(node, spool, alert)).collect();
+        if let Err(error) = self.0.sinks.publish(envelopes).await {
+            warn!(node = &**node, error = %link::chain(&error), "alerts are not in the store; the sensor sends them again");
+            return false;
+        }
+        let before = self.taken(spool, last);
+        let count = alerts.len();
+        let fresh: Vec<_> = alerts.into_iter().filter(|alert| alert.seq > before).collect();
+        self.0.metrics.alerts.inc_by(fresh.len() as u64);
+        self.0.metrics.alerts_repeated.inc_by((count - fresh.len()) as u64);
+        if !fresh.is_empty() {
+            self.0.announce.announce(node, fresh);
+        }
+        true
+    }
+}
+
+/// The alert as sinks see it. Where it happened is taken from what the sensor knows, not from the text of the alert.
+fn envelope(node: &Arc<str>, spool: &Arc<str>, alert: &proto::Alert) -> Envelope {
+    let fields = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&alert.output_fields);
+    let namespace = alert.pod.as_ref().map(|pod| pod.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    Envelope {
+        spool: Arc::clone(spool),
+        seq: alert.seq,
+        alert: Alert {
+            hostname: Arc::clone(node),
+            time_ns: alert.time_ns,
+            rule: alert.rule.as_str().into(),
+            priority: Priority::parse(&alert.priority).unwrap_or(Priority::Debug),
+            source: alert.source.as_str().into(),
+            tags: alert.tags.iter().map(|tag| tag.as_str().into()).collect(),
+            message: alert.message.as_str().into(),
+            output_fields: fields.unwrap_or_default().into_iter().map(|(name, value)| (name.into(), value)).collect(),
+        },
+        namespace: namespace.map(Into::into),
+    }
+}
