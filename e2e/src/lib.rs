@@ -22,6 +22,7 @@
 //! This library starts programs and waits for them. What is tested with them is the tests' business.
 
 pub mod image;
+pub mod install;
 pub mod reaper;
 pub mod tools;
 

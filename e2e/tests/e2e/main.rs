@@ -7,7 +7,9 @@
 
 mod cluster;
 mod facts;
+mod gyrfalcon;
 mod harness;
+mod receiver;
 
 use std::env;
 
@@ -21,8 +23,10 @@ fn main() {
     // They wait for others most of the time.
     args.test_threads.get_or_insert(4);
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
-    let conclusion =
-        libtest_mimic::run(&args, cluster::trials().into_iter().chain(facts::trials()).filter(chosen).collect());
+    let conclusion = libtest_mimic::run(
+        &args,
+        cluster::trials().into_iter().chain(facts::trials()).chain(gyrfalcon::trials()).filter(chosen).collect(),
+    );
     harness::stop();
     conclusion.exit();
 }
