@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each of the two kinds of tests uses a part")]
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::SocketAddr,
     path::PathBuf,
@@ -152,6 +153,8 @@ fn listen(address: SocketAddr) -> std::net::TcpListener {
 pub struct Session {
     /// The sensor's `authorization`.
     pub authorization: String,
+    /// Hits by resource, as they were last said.
+    pub hits: BTreeMap<String, u64>,
     incoming: Streaming<FromSensor>,
     outgoing: mpsc::Sender<Result<ToSensor, Status>>,
 }
@@ -160,16 +163,24 @@ impl Session {
     /// The next message. Panics when none comes.
     pub async fn next(&mut self) -> from_sensor::Message {
         let message = timeout(LONG, self.incoming.message()).await.expect("the sensor is silent");
-        message.expect("a good stream").expect("the stream goes on").message.expect("a message that we know")
+        let message = message.expect("a good stream").expect("the stream goes on").message;
+        let message = message.expect("a message that we know");
+        if let from_sensor::Message::Counts(counts) = &message {
+            self.hits.extend(counts.units.iter().map(|unit| (unit.uid.clone(), unit.hits)));
+        }
+        message
     }
 
     /// The next message of a kind; others are passed over.
     pub async fn expect<T>(&mut self, mut wanted: impl FnMut(from_sensor::Message) -> Option<T>) -> T {
-        loop {
-            if let Some(found) = wanted(self.next().await) {
-                return found;
+        let found = async {
+            loop {
+                if let Some(found) = wanted(self.next().await) {
+                    return found;
+                }
             }
-        }
+        };
+        timeout(LONG, found).await.expect("the sensor says other things only")
     }
 
     /// Takes the hello and welcomes the sensor.
@@ -240,7 +251,7 @@ impl Link for Service {
         let authorization = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         let authorization = authorization.unwrap_or_default().to_owned();
         let (outgoing, answers) = mpsc::channel(4);
-        let session = Session { authorization, incoming: request.into_inner(), outgoing };
+        let session = Session { authorization, hits: BTreeMap::new(), incoming: request.into_inner(), outgoing };
         let _ = self.sessions.send(session).await;
         Ok(Response::new(ReceiverStream::new(answers)))
     }
