@@ -149,7 +149,7 @@ fn an_unknown_field_of_a_sink_is_told_with_those_there_are() {
         expect![[r#"
             error[UnknownField]: spec.webhook: no field `retries`
               ./sink.yaml:8:5   retries: 3
-                                ^ there are caFile, headers, method, url
+                                ^ there are auth, caFile, caRef, headers, method, url, urlRef
         "#]],
     );
 }
