@@ -90,8 +90,8 @@ pub(super) fn names(entries: &mut [Entry<'_>]) -> Vec<usize> {
         while let Some(version) = entries[at].version() {
             let id = &entries[at].candidate.id;
             let (_, order, namespace, _) = load_key(id, version.spec());
-            let claim = |name: &Box<str>| ((namespace.clone(), order), name.clone());
-            let holder = |name: &Box<str>| taken.get(&claim(name)).copied().filter(|holder| *holder != at);
+            let claim = |name: &str| ((namespace.clone(), order), Box::<str>::from(name));
+            let holder = |name: &str| taken.get(&claim(name)).copied().filter(|holder| *holder != at);
             let conflict = version.outline.rules.iter().find_map(|name| Some((name, holder(name)?)));
             let Some((name, holder)) = conflict else {
                 taken.extend(version.outline.rules.iter().map(|name| (claim(name), at)));
