@@ -263,8 +263,6 @@ pub(super) fn transact<T>(
 ) -> Result<(T, Totals, Touched), redb::Error> {
     let mut txn = db.begin_write()?;
     txn.set_durability(Durability::Immediate).map_err(|error| corrupted(&error))?;
-    // A start after a kill must not read the whole file first.
-    txn.set_quick_repair(false);
     let (done, totals, touched) = {
         let mut open = Transaction::open(&txn, totals.clone(), max_bytes, now_ms)?;
         let done = work(&mut open)?;

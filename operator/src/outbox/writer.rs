@@ -9,7 +9,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender},
+        mpsc::{Receiver, Sender},
     },
     thread,
     time::{Duration, Instant},
@@ -112,10 +112,7 @@ impl Writer {
                 true => self.orders.try_recv().ok(),
                 false => {
                     let left = linger.saturating_duration_since(Instant::now());
-                    match self.orders.recv_timeout(left) {
-                        Ok(op) => Some(op),
-                        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-                    }
+                    self.orders.recv_timeout(left).ok()
                 }
             };
             let Some(op) = next else { break };

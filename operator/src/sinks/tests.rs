@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
-        Condvar, Mutex,
+        Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
@@ -51,7 +51,7 @@ impl SecretSource for Vault {
 #[derive(Clone)]
 struct Receiver {
     address: SocketAddr,
-    seen: Arc<(Mutex<Vec<(u16, String)>>, Condvar)>,
+    seen: Arc<Mutex<Vec<(u16, String)>>>,
 }
 
 /// What a receiver answers to a request's authorization.
@@ -103,8 +103,7 @@ impl Receiver {
             let body: serde_json::Value = serde_json::from_slice(&body).ok()?;
             let rule = body["rule"].as_str().or_else(|| body["text"].as_str()).unwrap_or_default();
             let status = answer(&authorization);
-            self.seen.0.lock().expect("not poisoned").push((status.unwrap_or_default(), rule.to_owned()));
-            self.seen.1.notify_all();
+            self.seen.lock().expect("not poisoned").push((status.unwrap_or_default(), rule.to_owned()));
             // Without an answer, the client gives up at some time.
             let Some(status) = status else { continue };
             let text = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
@@ -114,7 +113,7 @@ impl Receiver {
 
     /// What was taken.
     fn taken(&self) -> Vec<String> {
-        let seen = self.seen.0.lock().expect("not poisoned");
+        let seen = self.seen.lock().expect("not poisoned");
         seen.iter().filter(|(status, _)| *status == 200).map(|(_, rule)| rule.clone()).collect()
     }
 
@@ -242,7 +241,7 @@ async fn a_receiver_that_is_away_gets_everything_later_through_restarts() {
         sinks.publish(batch).await.expect("published");
         seq += 10;
         // More attempts than a sensor would make.
-        let view = view(&sinks, &id, |view| view.counters.retried > 10).await;
+        let view = view(&sinks, &id, |view| view.counters.retried > 10 && view.flow != Flow::Idle).await;
         assert!(matches!(view.flow, Flow::Failing { reason: Reason::Unreachable, .. }), "{view:?}");
         assert_eq!((view.depth, view.counters.failed), (seq, 0));
     }
