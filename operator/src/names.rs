@@ -1,7 +1,7 @@
 //! Names of the objects that the operator keeps in its own namespace, and by which it is known to others.
 
-/// Field manager of everything that the operator writes.
-pub const FIELD_MANAGER: &str = "gyrfalcon.dev/controller";
+pub use api::labels::FIELD_MANAGER;
+
 /// Secret with the certificates and their keys.
 pub const TLS_SECRET: &str = "gyrfalcon-tls";
 /// Key of the Secret.

@@ -23,35 +23,20 @@ pub const COUNT: &str = "gyrfalcon.dev/count";
 pub const LAST_OUTPUT: &str = "gyrfalcon.dev/last-output";
 /// Annotation of an Event: tags of the rule, separated by commas.
 pub const TAGS: &str = "gyrfalcon.dev/tags";
-/// Annotation of an Event: name of the node that the alerts are from.
-pub const NODE: &str = "gyrfalcon.dev/node";
+/// Annotation of an Event: which start of the operator writes it, and the how manyeth series of that start it is: tells
+/// own Events from those of a predecessor.
+pub const WRITER: &str = "gyrfalcon.dev/writer";
 
 /// Longest value of [`LAST_OUTPUT`], in bytes.
 pub const MAX_LAST_OUTPUT_BYTES: usize = 1024;
 
-/// Field manager of the status of all kinds, and of SensorNodes. Its writer holds the Lease.
-pub const STATUS_MANAGER: &str = "gyrfalcon.dev/controller";
-/// Field manager of Events.
-pub const EVENTS_MANAGER: &str = "gyrfalcon.dev/events";
-/// Field manager of the certificate authority: Secret, ConfigMap, and the `caBundle` of the webhook.
-pub const TLS_MANAGER: &str = "gyrfalcon.dev/tls";
-/// Field manager of the Lease.
-pub const LEASE_MANAGER: &str = "gyrfalcon.dev/lease";
+/// Field manager of everything that the operator writes. Its writer holds the Lease.
+pub const FIELD_MANAGER: &str = "gyrfalcon.dev/controller";
 
 /// `reportingController` of Events about alerts: `kubectl get events --field-selector
 /// reportingComponent=gyrfalcon.dev/sensor` lists them all. The instance is the node.
 pub const ALERT_REPORTER: &str = "gyrfalcon.dev/sensor";
-/// `reportingController` of Events about our own resources.
-pub const OPERATOR_REPORTER: &str = "gyrfalcon.dev/operator";
-
 /// `action` of Events about alerts.
 pub const DETECTED: &str = "Detected";
 /// `reason` of the Event that sums up alerts for which the budget of Events had no place.
 pub const ALERTS_SUPPRESSED: &str = "AlertsSuppressed";
-
-/// Label of every object of the chart and of the operator: which part it belongs to.
-pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
-/// Label of every object that the operator creates: who created it.
-pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-/// Value of [`MANAGED_BY_LABEL`].
-pub const MANAGED_BY: &str = "gyrfalcon-operator";

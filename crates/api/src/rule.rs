@@ -89,8 +89,8 @@ pub struct FalcoRuleSpec {
     pub order: Option<u16>,
 
     /// What a match does. `Alert` sends an alert; `Shadow` counts the match and sends nothing, to try a rule out;
-    /// `Off` does not load the rules, though their macros and lists stay available; write `"Off"`, with quotes, as
-    /// kubectl takes the bare word for `false`. Default: `Alert`.
+    /// `Disabled` does not load the rules, though their macros and lists stay available. `"Off"` is the same, and needs
+    /// its quotes: kubectl takes the bare word for `false`. Default: `Alert`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
 
@@ -220,9 +220,13 @@ impl FalcoRuleSpec {
         self.order.unwrap_or(Self::DEFAULT_ORDER)
     }
 
-    /// What a match does, with its default.
+    /// What a match does, with its default. [`Mode::Disabled`] comes as [`Mode::Off`].
     pub fn mode(&self) -> Mode {
-        self.mode.unwrap_or(Mode::Alert)
+        match self.mode {
+            Some(Mode::Disabled) => Mode::Off,
+            Some(mode) => mode,
+            None => Mode::Alert,
+        }
     }
 
     /// Whether changes are not to be followed.
@@ -259,4 +263,6 @@ pub enum Mode {
     Shadow,
     /// Don't load the rules.
     Off,
+    /// The same, in a word that YAML 1.1 does not take for `false`.
+    Disabled,
 }

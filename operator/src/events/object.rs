@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use api::labels;
 use k8s_openapi::{
     api::{
         core::v1::ObjectReference,
@@ -23,24 +24,9 @@ use super::{
     redact,
 };
 
-/// `reportingController` of all Events: what to select alerts by.
-pub const CONTROLLER: &str = "gyrfalcon.dev/sensor";
-/// Priority of the rule.
-pub const PRIORITY: &str = "gyrfalcon.dev/priority";
-/// Name of the rule, as it is written.
-pub const RULE: &str = "gyrfalcon.dev/rule";
-/// Uid of the rule's resource.
-pub const RULE_UID: &str = "gyrfalcon.dev/rule-uid";
-/// The bundle that the sensor ran.
-pub const BUNDLE: &str = "gyrfalcon.dev/bundle";
-/// How many alerts the Event stands for, where `series.count` may be too small a number.
-pub const COUNT: &str = "gyrfalcon.dev/count";
-/// Output of the latest alert.
-pub const LAST_OUTPUT: &str = "gyrfalcon.dev/last-output";
-/// Tags of the rule.
-pub const TAGS: &str = "gyrfalcon.dev/tags";
-/// Who writes the Event, and the how manyeth series of this writer it is: tells own Events from those of a predecessor.
-pub const WRITER: &str = "gyrfalcon.dev/writer";
+pub use api::labels::{
+    ALERT_REPORTER as CONTROLLER, BUNDLE, COUNT, LAST_OUTPUT, PRIORITY, RULE, RULE_UID, TAGS, WRITER,
+};
 
 /// Longest note, in bytes: limit of the API server.
 pub const MAX_NOTE: usize = 1024;
@@ -298,7 +284,7 @@ pub fn alert(shown: &Shown<'_>, nodes: &str) -> Event {
         event_time: Some(time(hit.time_ns)),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance(place)),
-        action: Some("Detected".to_owned()),
+        action: Some(labels::DETECTED.to_owned()),
         reason: Some(reason(&rule.name)),
         regarding: Some(reference(&hit.subject)),
         related,
@@ -371,7 +357,7 @@ pub fn announcement(announced: &Announced<'_>, nodes: &str) -> Event {
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(instance(place)),
         action: Some("Suppressed".to_owned()),
-        reason: Some("AlertsSuppressed".to_owned()),
+        reason: Some(labels::ALERTS_SUPPRESSED.to_owned()),
         regarding: Some(reference(&subject)),
         type_: Some("Warning".to_owned()),
         note: Some(cut(&note, 0)),

@@ -214,7 +214,7 @@ fn conditions(seen: &Seen<'_>) -> Vec<api::condition::Condition> {
                 let note = match seen.spec.mode() {
                     Mode::Alert => "",
                     Mode::Shadow => "; matches are counted and send nothing (mode: Shadow)",
-                    Mode::Off => "; its rules are not loaded (mode: Off)",
+                    Mode::Off | Mode::Disabled => "; its rules are not loaded (mode: Disabled)",
                 };
                 conditions.set(Ready, True, Reason::AllNodesLoaded, &format!("{text}{note}"));
             }
