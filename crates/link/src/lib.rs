@@ -5,9 +5,10 @@
 //!
 //! * Bundle: the operator offers what should run ([`proto::BundleOffer`], [`proto::BundleChunk`]); the sensor answers with
 //!   a [`proto::BundleAck`] for each, whether it was loaded or not.
-//! * Alerts: the sensor sends from its spool, at most [`proto::Welcome::window`] beyond the last [`proto::AlertsAck`]. What
-//!   was not acknowledged is sent again in the next session: alerts arrive at least once, in order, and their sequence
-//!   numbers tell repetitions.
+//! * Alerts: the sensor sends from its spool, at most [`proto::Welcome::window`] beyond what the operator has received,
+//!   and forgets what is safe ([`proto::AlertsAck`]): a destination that is away holds up neither. What an operator has
+//!   not received is sent again in the next session: alerts arrive at least once, in order, and their sequence numbers
+//!   tell repetitions.
 //! * Counts are cumulative within a spool, so that a repetition counts nothing twice.
 #![forbid(unsafe_code)]
 

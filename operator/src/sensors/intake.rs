@@ -34,7 +34,16 @@ struct Inner {
     announce: Arc<dyn Announce>,
     metrics: Metrics,
     /// Highest sequence number that was taken, by spool.
-    taken: Mutex<HashMap<Arc<str>, u64>>,
+    taken: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+}
+
+/// How far a spool has come.
+#[derive(Debug, Clone)]
+pub struct Marks {
+    /// Number up to which alerts are safe: the sensor may forget them.
+    pub acked: watch::Receiver<u64>,
+    /// Number up to which alerts are in the store: the sensor may send others.
+    pub received: watch::Receiver<u64>,
 }
 
 impl Intake {
@@ -43,21 +52,25 @@ impl Intake {
         Self(Arc::new(Inner { sinks, announce, metrics, taken: Mutex::default() }))
     }
 
-    /// Sequence number up to which the alerts of a spool are safe, now and from now on.
+    /// How far a spool has come, now and from now on.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn acked(&self, spool: &str) -> Result<watch::Receiver<u64>, OutboxError> {
+    pub async fn marks(&self, spool: &str) -> Result<Marks, OutboxError> {
         let outbox = self.0.sinks.outbox();
         self.taken(spool, outbox.committed(spool).await?);
-        outbox.acked(spool).await
+        let acked = outbox.acked(spool).await?;
+        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Marks { acked, received: taken.entry(spool.into()).or_default().subscribe() })
     }
 
     /// Raises what was taken of a spool; what it was before.
     fn taken(&self, spool: &str, up_to: u64) -> u64 {
         let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = taken.entry(spool.into()).or_insert(0);
-        std::mem::replace(known, up_to.max(*known))
+        let known = taken.entry(spool.into()).or_default();
+        let before = *known.borrow();
+        known.send_if_modified(|known| std::mem::replace(known, up_to.max(*known)) < up_to);
+        before
     }
 
     /// Takes alerts that a sensor sent; false when the operator is ending. Waits until they are in the store.

@@ -136,7 +136,7 @@ impl link_server::Link for Server {
             return Err(Status::invalid_argument("a spool has a name of 1 to 64 bytes"));
         }
         let node: Arc<str> = actual.into();
-        let acked = self.shared.intake.acked(&hello.spool).await.map_err(|error| {
+        let marks = self.shared.intake.marks(&hello.spool).await.map_err(|error| {
             warn!(error = %link::chain(&error), "the store of alerts cannot be read");
             Status::unavailable("the operator cannot read its store")
         })?;
@@ -145,8 +145,9 @@ impl link_server::Link for Server {
         let welcome = proto::Welcome {
             protocol: link::PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            acked: *acked.borrow(),
+            acked: *marks.acked.borrow(),
             window: link::WINDOW,
+            received: *marks.received.borrow(),
         };
         // The channel is empty: there is room.
         let _ = sender.try_send(Ok(ToSensor { message: Some(to_sensor::Message::Welcome(welcome)) }));
@@ -158,7 +159,7 @@ impl link_server::Link for Server {
             if server.shared.fleet.send(said(Said::Hello(Box::new(hello)))).await.is_err() {
                 return;
             }
-            let tell = session::Outbound { node: Arc::clone(&node), runs, acked, sender };
+            let tell = session::Outbound { node: Arc::clone(&node), runs, marks, sender };
             let listen = session::Inbound { node: Arc::clone(&node), session: id, spool };
             let why = session::run(&server.shared, tell, listen, inbound, ended).await;
             info!(node = &*node, why, "sensor disconnected");

@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use link::proto::{self, FromSensor, ToSensor, from_sensor, to_sensor};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc,
+    watch::{self, error::RecvError},
+};
 use tonic::{Status, Streaming};
 
-use super::{FromNode, Offer, Said, server::Shared};
+use super::{FromNode, Offer, Said, intake::Marks, server::Shared};
 use crate::{cluster::pods::Subscription, leader::Leadership};
 
 /// A sensor that says nothing for so long is gone; it reports every ten seconds.
@@ -19,7 +22,7 @@ pub struct Outbound {
     pub node: Arc<str>,
     /// Hash of the bundle that the sensor runs already.
     pub runs: String,
-    pub acked: watch::Receiver<u64>,
+    pub marks: Marks,
     pub sender: mpsc::Sender<Result<ToSensor, Status>>,
 }
 
@@ -50,6 +53,14 @@ pub async fn run(
 /// The sensor has gone.
 struct Closed;
 
+/// Waits until one of the marks moves. The operator keeps their senders as long as it lives.
+async fn either(acked: &mut watch::Receiver<u64>, received: &mut watch::Receiver<u64>) -> Result<(), RecvError> {
+    tokio::select! {
+        changed = acked.changed() => changed,
+        changed = received.changed() => changed,
+    }
+}
+
 impl Outbound {
     async fn run(mut self, shared: &Shared) -> &'static str {
         match self.tell(shared).await {
@@ -62,7 +73,7 @@ impl Outbound {
         let pods = shared.pods.subscribe(&self.node);
         let mut nodes = shared.nodes.clone();
         let mut offer = shared.offer.clone();
-        let mut acked = self.acked.clone();
+        let Marks { mut acked, mut received } = self.marks.clone();
         let mut facts = proto::NodeFacts::default();
         // Labels and pods come first: what the bundle selects by them is then right at once.
         let table = nodes.borrow_and_update().clone();
@@ -71,13 +82,10 @@ impl Outbound {
         offer.mark_changed();
         loop {
             tokio::select! {
-                changed = acked.changed() => match changed {
-                    Ok(()) => {
-                        let up_to = *acked.borrow_and_update();
-                        self.send(to_sensor::Message::AlertsAck(proto::AlertsAck { up_to })).await?;
-                    }
-                    Err(_) => return Ok("the operator ends"),
-                },
+                Ok(()) = either(&mut acked, &mut received) => {
+                    let (up_to, received) = (*acked.borrow_and_update(), *received.borrow_and_update());
+                    self.send(to_sensor::Message::AlertsAck(proto::AlertsAck { up_to, received })).await?;
+                }
                 changed = offer.changed() => {
                     if changed.is_err() {
                         return Ok("the operator ends");

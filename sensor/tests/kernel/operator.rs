@@ -186,7 +186,7 @@ impl Session {
     /// Takes the hello and welcomes the sensor.
     pub async fn welcome(&mut self, acked: u64, window: u32) -> proto::Hello {
         let from_sensor::Message::Hello(hello) = self.next().await else { panic!("the first message is no hello") };
-        let welcome = proto::Welcome { protocol: link::PROTOCOL, version: "test".to_owned(), acked, window };
+        let welcome = proto::Welcome { protocol: link::PROTOCOL, version: "test".to_owned(), acked, window, received: acked };
         self.send(to_sensor::Message::Welcome(welcome)).await;
         hello
     }
@@ -220,7 +220,7 @@ impl Session {
 
     /// Acknowledges alerts.
     pub async fn acknowledge(&self, up_to: u64) {
-        self.send(to_sensor::Message::AlertsAck(proto::AlertsAck { up_to })).await;
+        self.send(to_sensor::Message::AlertsAck(proto::AlertsAck { up_to, received: up_to })).await;
     }
 
     /// Offers a bundle under a hash.

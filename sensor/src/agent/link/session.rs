@@ -48,6 +48,8 @@ const COUNTS: Duration = Duration::from_secs(1);
 struct Shared {
     /// Number of the last alert that was sent.
     sent: AtomicU64,
+    /// Number of the last alert that the operator has, safe or not.
+    received: AtomicU64,
     /// Something was acknowledged.
     acked: Notify,
 }
@@ -78,7 +80,13 @@ pub async fn session(
     welcomed();
 
     parts.spool.resume_behind(welcome.acked);
-    let shared = Shared { sent: AtomicU64::new(parts.spool.acked()), acked: Notify::new() };
+    if welcome.received > *parts.spool.durable().borrow() {
+        // What a failing disk has forgotten, the operator has: its numbers are not given again.
+        parts.spool.resume_behind(welcome.received);
+    }
+    let received = welcome.received.min(*parts.spool.durable().borrow()).max(parts.spool.acked());
+    let shared =
+        Shared { sent: AtomicU64::new(received), received: AtomicU64::new(received), acked: Notify::new() };
     acknowledged(parts);
     tokio::select! {
         ended = take(parts, &shared, incoming) => ended,
@@ -109,7 +117,9 @@ async fn take(parts: &Parts, shared: &Shared, mut incoming: Streaming<ToSensor>)
         let Some(message) = incoming.message().await.map_err(status)? else { return Err(SessionError::Ended) };
         match message.message {
             Some(to_sensor::Message::AlertsAck(ack)) => {
-                parts.spool.acknowledge(ack.up_to.min(shared.sent.load(Relaxed)));
+                let sent = shared.sent.load(Relaxed);
+                parts.spool.acknowledge(ack.up_to.min(sent));
+                shared.received.fetch_max(ack.received.max(ack.up_to).min(sent), Relaxed);
                 acknowledged(parts);
                 shared.acked.notify_one();
             }
@@ -168,7 +178,7 @@ async fn give(
     let mut dry = None;
     loop {
         let last = *durable.borrow_and_update();
-        let room = window.saturating_sub(shared.sent.load(Relaxed).saturating_sub(parts.spool.acked()));
+        let room = window.saturating_sub(shared.sent.load(Relaxed).saturating_sub(shared.received.load(Relaxed)));
         if let Some(from) = cursor.take_if(|cursor| room > 0 && cursor.next() <= last && dry != Some(last)) {
             reading = Some(read(parts, from, room));
         }
