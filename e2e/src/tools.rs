@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 /// Names a folder with the programs, instead of the cache.
 pub const FOLDER_VAR: &str = "GYRFALCON_E2E_TOOLS";
 /// What to do when programs are missing.
-pub const REMEDY: &str = "cargo xtask e2e --prepare (builds them once, about 8 minutes on two cores; needs Go)";
+pub const REMEDY: &str = "cargo xtask e2e --prepare (builds them once, about 5 minutes on two cores; needs Go)";
 
 /// A Go module in `e2e/tools`. Programs that agree on the versions of their libraries share one, and what is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

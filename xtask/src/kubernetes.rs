@@ -38,7 +38,7 @@ pub fn tools(checkout: &Checkout) -> Result<Tools> {
     let began = Instant::now();
     let folder = tools.folder();
     announce(format_args!(
-        "building {} programs of a Kubernetes into {} (once; about 8 minutes on two cores when all are missing)",
+        "building {} programs of a Kubernetes into {} (once; about 5 minutes on two cores when all are missing)",
         missing.len(),
         folder.display()
     ));
