@@ -207,7 +207,7 @@ fn broken_edit(cluster: &Cluster) -> Result<()> {
     ensure!(condition(&rule, "Ready").is_some_and(|ready| ready["status"] == "False"), "{:#}", rule["status"]);
     ensure!(rule["status"]["servingGeneration"] == 1, "{:#}", rule["status"]);
     let described = space.kubectl(["describe", "falcorule", "edited"])?.success()?;
-    ensure!(described.contains("spec.rule.condition:1:38"), "{described}");
+    ensure!(described.contains("spec.rule.condition:1:36"), "{described}");
     ensure!(described.contains("did you mean `proc.args`"), "{described}");
     space.exec("web", ["echo", "second-word"])?;
     wait_hits(&space, "edited", 1)
@@ -265,18 +265,17 @@ fn tenants(cluster: &Cluster) -> Result<()> {
         })
         .collect();
     own.apply(&falco_rule("escape", &json!({"items": items})))?;
-    own.apply(&falco_rule("fence", &json!({"rule": rule("Fence", "fourth-word")})))?;
+    // Loaded before: the first rule that matches has the event.
+    own.apply(&falco_rule("a-fence", &json!({"rule": rule("Fence", "fourth-word")})))?;
     ready(&own, "escape")?;
-    ready(&own, "fence")?;
+    ready(&own, "a-fence")?;
     let before = hits(&own, "escape")?;
     other.exec("web", ["echo", "third-word"])?;
     // What comes later in the own namespace has been judged, hence what came before it in the other one.
     own.exec("web", ["echo", "fourth-word"])?;
-    wait_hits(&own, "fence", 1)?;
+    wait_hits(&own, "a-fence", 1)?;
     ensure!(events(&other, "web")?.is_empty(), "a rule of {} fired in {}", own.name(), other.name());
-    // `echo fourth-word` itself is one that the last condition may see: of the own namespace, once.
-    let after = hits(&own, "escape")?;
-    ensure!(after - before <= 1, "{} hits in the own namespace", after - before);
+    ensure!(hits(&own, "escape")? == before, "a rule of {} counted what was done in {}", own.name(), other.name());
     // The right to create rules in a namespace is no right to change those of the cluster.
     let reach =
         json!({"rules": "- rule: Read sensitive file untrusted\n  enabled: false\n  override: {enabled: replace}\n"});
@@ -430,7 +429,7 @@ fn kill(cluster: &Cluster, component: &str) -> Result<()> {
     let container = |status: &Value| status["status"]["containerStatuses"][0].clone();
     let before = container(&status()?);
     let id = before["containerID"].as_str().and_then(|id| id.split_once("://")).context("it has no id")?.1.to_owned();
-    cluster.ctr(&["--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", &id])?.success()?;
+    cluster.ctr(["tasks", "kill", "--signal", "SIGKILL", &id])?.success()?;
     try_wait_for(LONG * 3, &format!("{pod} runs again"), || {
         let now = container(&status()?);
         let again = now["restartCount"].as_i64() > before["restartCount"].as_i64() && now["ready"] == true;
