@@ -110,8 +110,15 @@ fn show(cluster: &Cluster, checkout: &Checkout, images: &Path) -> Result<()> {
         text(&event["reason"]),
         text(&event["message"])
     );
+    wait_for(LONG, "the hit in the rule's status", || counted(cluster))?;
     print!("{}", cluster.kubectl(["get", "clusterfalcorules"])?.success()?);
     Ok(())
+}
+
+fn counted(cluster: &Cluster) -> Option<()> {
+    let rules = cluster.kubectl_json(["get", "clusterfalcorules"]).ok()?;
+    let hits = |rule: &Value| rule["status"]["hits"]["total"].as_i64().unwrap_or(0);
+    rules["items"].as_array()?.iter().any(|rule| hits(rule) > 0).then_some(())
 }
 
 fn install_chart(cluster: &Cluster, checkout: &Checkout) -> Result<()> {

@@ -50,6 +50,8 @@ pub fn build(checkout: &Checkout, object: &Path, folder: &Path) -> Result<()> {
     command.args(OURS.iter().flat_map(|image| ["--package", image.package, "--bin", image.program]));
     // With a target named, this is for the target alone: build scripts stay as they are.
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // Symbols are nine tenths of a program, and every node would carry them.
+    command.envs([("CARGO_PROFILE_RELEASE_DEBUG", "none"), ("CARGO_PROFILE_RELEASE_STRIP", "symbols")]);
     ebpf::hand_over(&mut command, object);
     process::run(&mut command, "building static programs", binaries::READ_ABOVE)?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

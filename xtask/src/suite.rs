@@ -16,7 +16,7 @@ use anyhow::{Result, anyhow, bail};
 use crate::checkout::{self, Checkout};
 use crate::codegen::Mode;
 use crate::tally::{self, Tally};
-use crate::{binaries, chart, deny, ebpf, kernel_test, process, tidy};
+use crate::{binaries, chart, deny, e2e_test, ebpf, kernel_test, process, tidy};
 use report::{Outcome, Row};
 
 /// One part of the tests.
@@ -38,12 +38,14 @@ pub enum Step {
     Unit,
     /// The sensor against this kernel, as root.
     Kernel,
+    /// Everything on a real Kubernetes, as root.
+    E2e,
 }
 
 impl Step {
     /// In the order in which they run: the quick ones first.
-    pub const ALL: [Self; 8] =
-        [Self::Fmt, Self::Tidy, Self::Deny, Self::Chart, Self::Ebpf, Self::Clippy, Self::Unit, Self::Kernel];
+    pub const ALL: [Self; 9] =
+        [Self::Fmt, Self::Tidy, Self::Deny, Self::Chart, Self::Ebpf, Self::Clippy, Self::Unit, Self::Kernel, Self::E2e];
 
     /// The word for `--only`.
     pub fn name(self) -> &'static str {
@@ -56,6 +58,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Unit => "unit",
             Self::Kernel => "kernel",
+            Self::E2e => "e2e",
         }
     }
 
@@ -66,7 +69,7 @@ impl Step {
 
     /// Whether it has tests that a filter can choose from.
     fn has_tests(self) -> bool {
-        matches!(self, Self::Unit | Self::Kernel)
+        matches!(self, Self::Unit | Self::Kernel | Self::E2e)
     }
 }
 
@@ -129,7 +132,20 @@ impl Suite<'_> {
                 unit(checkout, &object, filters)
             }
             Step::Kernel => self.kernel(),
+            Step::E2e => self.e2e(),
         }
+    }
+
+    fn e2e(&mut self) -> Result<Outcome> {
+        if let Some(reason) = e2e_test::cannot_run(self.checkout) {
+            if self.request.require_kernel {
+                bail!("tests on a cluster cannot run, and REQUIRE_KERNEL=1 wants them: {reason}");
+            }
+            return Ok(Outcome::CannotRun(reason));
+        }
+        let object = self.object()?.to_owned();
+        let (well, tally) = e2e_test::run(self.checkout, &object, &self.request.filters)?;
+        Ok(Outcome::of_tests(well, tally))
     }
 
     fn kernel(&mut self) -> Result<Outcome> {
@@ -204,7 +220,7 @@ mod tests {
     #[test]
     fn a_filter_leaves_out_what_has_no_tests() {
         assert_eq!(steps(&[], &[]), Step::ALL);
-        assert_eq!(steps(&[], &["glob"]), [Step::Unit, Step::Kernel]);
+        assert_eq!(steps(&[], &["glob"]), [Step::Unit, Step::Kernel, Step::E2e]);
         assert_eq!(steps(&[Step::Unit, Step::Fmt], &["glob"]), [Step::Fmt, Step::Unit]);
     }
 }
