@@ -391,7 +391,8 @@ impl Controller {
     }
 
     fn progress(&self, uid: &str, known: &Rollout) -> Progress {
-        let load = self.fleet.load(uid, &self.generations(uid, known.generation), &self.desired);
+        let load =
+            self.fleet.load(uid, &self.generations(uid, known.generation), &self.desired, Timestamp::now().as_second());
         let alerts = self.fleet.sensors().map(|(node, sensor)| {
             let before = known.minute.1.get(node).copied().unwrap_or_default();
             sensor.count(uid).hits.saturating_sub(before)

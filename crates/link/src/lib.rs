@@ -17,7 +17,7 @@ mod chain;
 pub use chain::{Chain, chain};
 
 /// The messages and the service, as `proto/link.proto` describes them.
-#[expect(missing_docs, clippy::wildcard_imports, reason = "generated; the comments are in proto/link.proto")]
+#[expect(missing_docs, reason = "generated; the comments are in proto/link.proto")]
 pub mod proto {
     tonic::include_proto!("gyrfalcon.link.v1");
 }

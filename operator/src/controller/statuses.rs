@@ -60,10 +60,10 @@ impl Controller {
                 unit.and_then(|unit| unit.rollout.as_ref()).and_then(|staged| staged.previous_generation);
         }
         let generations = self.generations(uid, judgement.serving.unwrap_or_default());
-        let load = self.fleet.load(uid, &generations, &self.desired);
         let empty = FalcoRuleStatus::default();
         let before = rule.status().unwrap_or(&empty);
         let now = Timestamp::now();
+        let load = self.fleet.load(uid, &generations, &self.desired, now.as_second());
         let total = self.fleet.total(uid);
         let count = total.map_or(0, |total| total.hits + total.retired);
         let shown = before.hits.as_ref().map_or(0, |hits| u64::try_from(hits.total).unwrap_or(0));

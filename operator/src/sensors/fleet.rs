@@ -13,6 +13,9 @@ use link::proto::{self, UnitState};
 
 use crate::sensors::{FromNode, Said};
 
+/// Seconds for which a sensor that is not connected is taken to do what it did: it may be starting anew.
+const AWAY: i64 = 60;
+
 /// One sensor.
 #[derive(Debug, Clone, Default)]
 pub struct Sensor {
@@ -336,20 +339,24 @@ impl Fleet {
     /// the middle of a rollout there are two.
     ///
     /// `nodes` are those with a sensor that should work. A node that runs the resource counts, whichever bundle it has it
-    /// from: what else changed in the cluster does not matter to the resource.
-    pub fn load(&self, uid: &str, generations: &[i64], nodes: &BTreeSet<Box<str>>) -> Load {
+    /// from: what else changed in the cluster does not matter to the resource. A sensor that has been away for a minute
+    /// counts no more; `now` is Unix time in seconds.
+    pub fn load(&self, uid: &str, generations: &[i64], nodes: &BTreeSet<Box<str>>, now: i64) -> Load {
         let mut load = Load::default();
-        let mut failures: BTreeMap<(bool, String), (u32, Vec<Box<str>>)> = BTreeMap::new();
+        let mut failures: HashMap<(bool, String), Failure> = HashMap::new();
         let mut fail = |refused: bool, message: String, node: &str| {
-            let failure = failures.entry((refused, message)).or_default();
-            failure.0 += 1;
-            if failure.1.len() < 3 {
-                failure.1.push(node.into());
+            let text = message.as_str().into();
+            let none = || Failure { refused, message: text, nodes: 0, examples: Vec::new() };
+            let failure = failures.entry((refused, message)).or_insert_with(none);
+            failure.nodes += 1;
+            if failure.examples.len() < 3 {
+                failure.examples.push(node.into());
             }
         };
         for node in nodes {
             let sensor = self.sensors.get(&**node);
-            let result = sensor.and_then(|sensor| sensor.result(uid));
+            let there = |sensor: &&Sensor| sensor.connected() || now - sensor.seen <= AWAY;
+            let result = sensor.filter(there).and_then(|sensor| sensor.result(uid));
             match result.map(|result| (result.state(), result)) {
                 Some((UnitState::Skipped, _)) => {
                     load.skipped += 1;
@@ -379,15 +386,7 @@ impl Fleet {
             }
             load.desired += 1;
         }
-        load.failures = failures
-            .into_iter()
-            .map(|((refused, message), (nodes, examples))| Failure {
-                refused,
-                message: message.into(),
-                nodes,
-                examples,
-            })
-            .collect();
+        load.failures = failures.into_values().collect();
         load.failures.sort_by(|a, b| b.nodes.cmp(&a.nodes).then_with(|| a.message.cmp(&b.message)));
         load
     }
@@ -497,7 +496,7 @@ mod tests {
         ack(&mut fleet, "b", 1, UnitState::Loaded, 1);
         ack(&mut fleet, "c", 2, UnitState::Failed, 2);
         ack(&mut fleet, "d", 3, UnitState::Skipped, 2);
-        let load = fleet.load("u", &[2], &nodes(&["a", "b", "c", "d", "e"]));
+        let load = fleet.load("u", &[2], &nodes(&["a", "b", "c", "d", "e"]), NOW);
         assert_eq!((load.desired, load.loaded, load.stale, load.failed, load.skipped), (4, 1, 2, 1, 1));
         let failures: Vec<_> = load.failures.iter().map(|f| format!("{} {:?}", f.message, f.examples)).collect();
         assert_eq!(
@@ -508,5 +507,16 @@ mod tests {
                 r#"the sensor is not connected ["e"]"#
             ]
         );
+    }
+
+    #[test]
+    fn a_sensor_that_stays_away_does_not_count() {
+        let mut fleet = Fleet::default();
+        hello(&mut fleet, "a", 1, "s");
+        ack(&mut fleet, "a", 1, UnitState::Loaded, 1);
+        hear(&mut fleet, "a", 1, Said::Gone);
+        let load = |now| fleet.load("u", &[1], &nodes(&["a"]), now);
+        assert_eq!((load(NOW + 60).loaded, load(NOW + 60).stale), (1, 0));
+        assert_eq!((load(NOW + 61).loaded, load(NOW + 61).stale), (0, 1));
     }
 }

@@ -60,8 +60,14 @@ pub struct Server {
 #[derive(Default)]
 struct Sessions {
     next: AtomicU64,
-    /// The session of each node, and what ends it.
-    running: Mutex<HashMap<Arc<str>, (u64, watch::Sender<bool>)>>,
+    /// The session of each node.
+    running: Mutex<HashMap<Arc<str>, Running>>,
+}
+
+/// A session, and what ends it.
+struct Running {
+    id: u64,
+    end: watch::Sender<bool>,
 }
 
 impl Server {
@@ -91,15 +97,15 @@ impl Sessions {
         let id = self.next.fetch_add(1, Relaxed) + 1;
         let (end, ended) = watch::channel(false);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, before)) = running.insert(Arc::clone(node), (id, end)) {
-            before.send_replace(true);
+        if let Some(before) = running.insert(Arc::clone(node), Running { id, end }) {
+            before.end.send_replace(true);
         }
         (id, ended)
     }
 
     fn end(&self, node: &Arc<str>, id: u64) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.get(node).is_some_and(|(other, _)| *other == id) {
+        if running.get(node).is_some_and(|running| running.id == id) {
             running.remove(node);
         }
     }

@@ -154,7 +154,7 @@ impl Outbound {
                 return Ok(());
             }
             let end = now.bytes.len().min(offset + link::CHUNK_BYTES);
-            let data = now.bytes.slice(offset..end).to_vec();
+            let data = now.bytes.slice(offset..end);
             let chunk = proto::BundleChunk { hash: hash.clone(), offset: offset as u64, data };
             self.send(to_sensor::Message::BundleChunk(chunk)).await?;
             offset = end;

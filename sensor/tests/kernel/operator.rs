@@ -186,7 +186,8 @@ impl Session {
     /// Takes the hello and welcomes the sensor.
     pub async fn welcome(&mut self, acked: u64, window: u32) -> proto::Hello {
         let from_sensor::Message::Hello(hello) = self.next().await else { panic!("the first message is no hello") };
-        let welcome = proto::Welcome { protocol: link::PROTOCOL, version: "test".to_owned(), acked, window, received: acked };
+        let welcome =
+            proto::Welcome { protocol: link::PROTOCOL, version: "test".to_owned(), acked, window, received: acked };
         self.send(to_sensor::Message::Welcome(welcome)).await;
         hello
     }
@@ -230,7 +231,7 @@ impl Session {
 
     /// Sends a part of a bundle.
     pub async fn chunk(&self, hash: &str, offset: u64, data: &[u8]) {
-        let chunk = proto::BundleChunk { hash: hash.to_owned(), offset, data: data.to_vec() };
+        let chunk = proto::BundleChunk { hash: hash.to_owned(), offset, data: data.to_vec().into() };
         self.send(to_sensor::Message::BundleChunk(chunk)).await;
     }
 }

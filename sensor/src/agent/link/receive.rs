@@ -70,7 +70,7 @@ impl Receiving {
             && !chunk.data.is_empty()
             && chunk.data.len() <= current.expected - current.bytes.len();
         if fits {
-            current.bytes.extend(&chunk.data);
+            current.bytes.extend_from_slice(&chunk.data);
             if current.bytes.len() < current.expected {
                 return Ok(None);
             }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn chunk(hash: &str, offset: u64, data: &[u8]) -> proto::BundleChunk {
-        proto::BundleChunk { hash: hash.to_owned(), offset, data: data.to_vec() }
+        proto::BundleChunk { hash: hash.to_owned(), offset, data: data.to_vec().into() }
     }
 
     #[test]

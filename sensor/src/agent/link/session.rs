@@ -85,8 +85,7 @@ pub async fn session(
         parts.spool.resume_behind(welcome.received);
     }
     let received = welcome.received.min(*parts.spool.durable().borrow()).max(parts.spool.acked());
-    let shared =
-        Shared { sent: AtomicU64::new(received), received: AtomicU64::new(received), acked: Notify::new() };
+    let shared = Shared { sent: AtomicU64::new(received), received: AtomicU64::new(received), acked: Notify::new() };
     acknowledged(parts);
     tokio::select! {
         ended = take(parts, &shared, incoming) => ended,
