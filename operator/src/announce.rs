@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -49,6 +52,8 @@ pub struct Announcer {
     cluster: Cluster,
     judged: watch::Receiver<Option<Judged>>,
     book: Mutex<Book>,
+    /// Alerts of resources that are not known.
+    unknown: AtomicU64,
 }
 
 /// What alerts name by a word.
@@ -64,7 +69,7 @@ struct Book {
 impl Announcer {
     /// Gives hits to `events`.
     pub fn new(events: Events, cluster: Cluster, judged: watch::Receiver<Option<Judged>>) -> Self {
-        Self { events: Mutex::new(Some(events)), cluster, judged, book: Mutex::default() }
+        Self { events: Mutex::new(Some(events)), cluster, judged, book: Mutex::default(), unknown: AtomicU64::new(0) }
     }
 
     fn events(&self) -> MutexGuard<'_, Option<Events>> {
@@ -87,6 +92,10 @@ impl Announcer {
     /// Brings the numbers of `/metrics` up to date.
     pub fn measure(&self, metrics: &Metrics) {
         let Some(counters) = self.events().as_ref().map(Events::counters) else { return };
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        metrics.events_represented.set(count(counters.totals.represented));
+        metrics.events_unwanted.set(count(counters.totals.unwanted));
+        metrics.events_unknown.set(count(self.unknown.load(Relaxed)));
         for (cause, suppressed) in counters.suppressed {
             let label = ByCause { cause: cause.name().to_owned() };
             metrics.events_suppressed.get_or_create(&label).inner().store(suppressed, Relaxed);
@@ -136,8 +145,10 @@ impl Announce for Announcer {
                 entry
             }
         };
-        let hits = alerts.into_iter().filter_map(|alert| hit(&mut book, &node, alert)).collect();
+        let count = alerts.len();
+        let hits: Vec<_> = alerts.into_iter().filter_map(|alert| hit(&mut book, &node, alert)).collect();
         drop(book);
+        self.unknown.fetch_add((count - hits.len()) as u64, Relaxed);
         if let Some(events) = &*self.events() {
             events.hits(hits);
         }

@@ -61,6 +61,13 @@ pub fn cut(text: &str, bytes: usize) -> String {
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
+/// Like [`cut`], without a copy of what is short enough.
+pub fn cut_in_place(text: &mut String, bytes: usize) {
+    if text.len() > bytes {
+        *text = cut(text, bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

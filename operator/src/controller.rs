@@ -16,7 +16,7 @@ use std::{
 use api::rule::{RolloutPhase, RolloutStatus};
 use bundle::Bundle;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Client, ResourceExt};
+use kube::{Client, ResourceExt, runtime::reflector::ObjectRef};
 use tokio::{
     sync::{mpsc, watch},
     time::MissedTickBehavior,
@@ -99,6 +99,8 @@ pub struct Controller {
     unkept: Option<Offer>,
     rollouts: HashMap<String, Rollout>,
     desired: BTreeSet<Box<str>>,
+    /// Events that all sensors have lost, and when that last rose.
+    lost: Option<(u64, Option<Instant>)>,
 }
 
 /// A rollout of one generation.
@@ -135,6 +137,7 @@ impl Controller {
             unkept: None,
             rollouts: HashMap::new(),
             desired: BTreeSet::new(),
+            lost: None,
         };
         controller.recall();
         controller
@@ -191,19 +194,24 @@ impl Controller {
             } else if noted {
                 plan_at = plan_at.min(Instant::now() + PLAN);
             }
-            for (key, value) in self.schedule.due(Instant::now()) {
-                self.hand.write(key, value);
-            }
+            self.write_due();
             self.keep_bundle();
             self.announcer.measure(&self.metrics);
             self.metrics.status_waiting.set(i64::try_from(self.schedule.waiting()).unwrap_or(i64::MAX));
+            self.metrics.status_held.set(i64::try_from(self.schedule.held()).unwrap_or(i64::MAX));
         }
         // What is due is written; a new leader does the rest.
         self.plan();
-        for (key, value) in self.schedule.due(Instant::now()) {
-            self.hand.write(key, value);
-        }
+        self.write_due();
         self.hand.finish(Duration::from_secs(5)).await;
+    }
+
+    fn write_due(&mut self) {
+        for (key, value) in self.schedule.due(Instant::now()) {
+            let there = || self.cluster.sensor_nodes.get(&ObjectRef::new(&key.id.name)).is_some();
+            let make = key.owner.is_some() && !there();
+            self.hand.write(key, value, make);
+        }
     }
 
     /// Takes in what the statuses of an earlier leader say.

@@ -79,14 +79,22 @@ metrics! {
     sensor_alerts_lost: Family<ByNode, Gauge> = "gyrfalcon_sensor_alerts_lost",
     /// Requests about Kubernetes Events, by what came of them.
     events_written: Family<ByCause, Counter> = "gyrfalcon_events_written",
+    /// Alerts that an Event counts, or will with its next change.
+    events_represented: Gauge = "gyrfalcon_events_represented",
+    /// Alerts that nobody wants Events about: below the minimum priority, or switched off.
+    events_unwanted: Gauge = "gyrfalcon_events_unwanted",
+    /// Alerts of resources that the operator does not know. They are no Events; sinks get them.
+    events_unknown: Gauge = "gyrfalcon_events_unknown",
     /// Alerts that no Event stands for, by cause.
     events_suppressed: Family<ByCause, Counter> = "gyrfalcon_events_suppressed",
     /// Writes of status.
     status_written: Counter = "gyrfalcon_status_written",
     /// Writes of status that failed.
     status_failed: Counter = "gyrfalcon_status_failed",
-    /// Objects whose status waits to be written.
+    /// Objects whose status is not what it should be yet.
     status_waiting: Gauge = "gyrfalcon_status_waiting",
+    /// Objects whose status would be written now if the budget allowed it.
+    status_held: Gauge = "gyrfalcon_status_held",
     /// Alerts that a sink delivered.
     sink_sent: Family<BySink, Gauge> = "gyrfalcon_sink_sent",
     /// Alerts that a sink gave up.

@@ -19,7 +19,7 @@ use crate::{
     write::Urgency,
 };
 
-/// Seconds to which `lastSeen` is rounded, so that a quiet node is not written all the time.
+/// Seconds for which `lastSeen` of a connected sensor may be behind, so that a quiet node is not written all the time.
 const SEEN_STEP: i64 = 300;
 /// Events per second are shown in steps of this share, for the same reason.
 const RATE_STEP: f64 = 0.25;
@@ -73,7 +73,7 @@ pub fn plan(
             losses: sensor.report.losses.iter().take(64).map(|(kind, lost)| (cut(kind, 64), count(*lost))).collect(),
             spooled: Some(count(sensor.report.spooled)),
             memory_bytes: Some(memory(sensor.report.memory_bytes, before.memory_bytes)),
-            last_seen: Timestamp::from_second(sensor.seen - sensor.seen.rem_euclid(SEEN_STEP)).ok().map(Time),
+            last_seen: last_seen(sensor, before.last_seen.as_ref()),
             spool: text(&sensor.spool, 64),
             ..SensorNodeStatus::default()
         },
@@ -89,8 +89,14 @@ pub fn plan(
     hits.truncate(SensorNodeStatus::MAX_HITS);
     hits.sort_by(|a, b| a.uid.cmp(&b.uid));
     status.hits = hits;
-    let urgent = before.state != status.state || before.bundle != status.bundle || before.spool != status.spool;
-    (status, if urgent { Urgency::Urgent } else { Urgency::Routine })
+    let first = |before: Option<i64>, now: Option<i64>| before.unwrap_or(0) == 0 && now.unwrap_or(0) > 0;
+    let soon = before.state != status.state
+        || before.bundle != status.bundle
+        || before.spool != status.spool
+        || before.hooks != status.hooks
+        || first(before.memory_bytes, status.memory_bytes)
+        || first(before.lost, status.lost);
+    (status, if soon { Urgency::Soon } else { Urgency::Background })
 }
 
 /// How a hash is shown.
@@ -111,6 +117,13 @@ fn state(sensor: &Sensor, bundle: Option<&str>) -> (NodeState, String) {
         (Some(_), _) => (NodeState::Stale, "the current bundle has not been acknowledged yet".to_owned()),
         (None, _) => (NodeState::Stale, "there is no bundle yet".to_owned()),
     }
+}
+
+/// When it was last seen: as it is shown while that is not long ago, or exactly when it is gone.
+fn last_seen(sensor: &Sensor, before: Option<&Time>) -> Option<Time> {
+    let recent = |before: &&Time| (0..SEEN_STEP).contains(&(sensor.seen - before.0.as_second()));
+    let kept = before.filter(|before| sensor.connected() && recent(before)).cloned();
+    kept.or_else(|| Timestamp::from_second(sensor.seen).ok().map(Time))
 }
 
 /// The rate, or the one before while they are about the same.
@@ -154,7 +167,7 @@ mod tests {
         let fleet = fleet("0123456789abcdef");
         let before = SensorNodeStatus::default();
         let (status, urgency) = plan("a", sensor(&fleet), Some("0123456789abcdef"), &before);
-        assert_eq!((status.state, urgency), (Some(NodeState::Ready), Urgency::Urgent));
+        assert_eq!((status.state, urgency), (Some(NodeState::Ready), Urgency::Soon));
         assert_eq!(status.bundle.as_deref(), Some("sha256:0123456789ab"));
         let (stale, _) = plan("a", sensor(&fleet), Some("fedcba9876543210"), &before);
         assert_eq!(stale.state, Some(NodeState::Stale));
@@ -171,7 +184,7 @@ mod tests {
         let (first, _) = plan("a", sensor(&fleet), None, &SensorNodeStatus::default());
         say(&mut fleet, 110.0, 1_400);
         let (second, urgency) = plan("a", sensor(&fleet), None, &first);
-        assert_eq!((&second, urgency), (&first, Urgency::Routine));
+        assert_eq!((&second, urgency), (&first, Urgency::Background));
     }
 
     #[test]

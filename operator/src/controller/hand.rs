@@ -53,13 +53,13 @@ impl Hand {
         Self { client, metrics, places: Arc::new(Semaphore::new(AT_ONCE)), writes: JoinSet::new(), keeping: None }
     }
 
-    /// Begins to write a status.
-    pub fn write(&mut self, key: Key, value: Value) {
+    /// Begins to write a status; `make` when the object is known not to be there yet.
+    pub fn write(&mut self, key: Key, value: Value, make: bool) {
         let (client, places, metrics) = (self.client.clone(), Arc::clone(&self.places), self.metrics.clone());
         self.writes.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await;
-            let written = tokio::time::timeout(PATIENCE, write(&client, &key, &value)).await;
+            let written = tokio::time::timeout(PATIENCE, write(&client, &key, &value, make)).await;
             let succeeded = match written {
                 Ok(Ok(())) => true,
                 // It was deleted meanwhile.
@@ -116,7 +116,7 @@ impl Hand {
     }
 }
 
-async fn write(client: &Client, key: &Key, value: &Value) -> Result<(), kube::Error> {
+async fn write(client: &Client, key: &Key, value: &Value, make: bool) -> Result<(), kube::Error> {
     let name = &*key.id.name;
     let api = api(client, &key.id);
     let apply = PatchParams::apply(FIELD_MANAGER).force();
@@ -127,9 +127,15 @@ async fn write(client: &Client, key: &Key, value: &Value) -> Result<(), kube::Er
         "metadata": {"name": name},
         "status": value,
     });
-    let written = api.patch_status(name, &apply, &Patch::Apply(&patch)).await;
-    let missing = matches!(&written, Err(kube::Error::Api(status)) if status.code == 404);
-    let Some(owner) = key.owner.as_ref().filter(|_| missing) else { return written.map(drop) };
+    let owner = match (&key.owner, make) {
+        (Some(owner), true) => owner,
+        _ => {
+            let written = api.patch_status(name, &apply, &Patch::Apply(&patch)).await;
+            let missing = matches!(&written, Err(kube::Error::Api(status)) if status.code == 404);
+            let Some(owner) = key.owner.as_ref().filter(|_| missing) else { return written.map(drop) };
+            owner
+        }
+    };
     let object = json!({
         "apiVersion": version,
         "kind": key.id.kind.name(),

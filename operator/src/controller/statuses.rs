@@ -1,6 +1,9 @@
 //! Plans every status from what is known, and hands the plans to the schedule.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use api::{
     Kind, ResourceId,
@@ -28,6 +31,9 @@ use crate::{
     sinks::{Difference, difference, plan_sink_status},
     write::Urgency,
 };
+
+/// Sensors that lose events are said to until none has for so long.
+const DROPS_CALM: Duration = Duration::from_secs(300);
 
 impl Controller {
     /// Plans all statuses.
@@ -65,7 +71,7 @@ impl Controller {
         let now = Timestamp::now();
         let load = self.fleet.load(uid, &generations, &self.desired, now.as_second());
         let total = self.fleet.total(uid);
-        let count = total.map_or(0, |total| total.hits + total.retired);
+        let count = total.map_or(0, |total| total.hits.saturating_add(total.retired));
         let shown = before.hits.as_ref().map_or(0, |hits| u64::try_from(hits.total).unwrap_or(0));
         self.history.note(uid, count.max(shown), now.as_second());
         let (status, urgency) = status::plan(&Seen {
@@ -152,7 +158,7 @@ impl Controller {
         let mut versions: BTreeMap<String, u32> = BTreeMap::new();
         let mut lost = 0_u64;
         for (_, sensor) in self.fleet.sensors() {
-            lost = lost.saturating_add(sensor.report.losses.values().sum());
+            lost = sensor.report.losses.values().fold(lost, |sum, lost| sum.saturating_add(*lost));
             if let Some(hello) = &sensor.hello {
                 *versions.entry(hello.version.clone()).or_default() += 1;
             }
@@ -166,14 +172,19 @@ impl Controller {
                 conditions.set(ConditionType::Reconciling, ConditionStatus::True, Reason::Progressing, &text);
             }
         }
-        let degraded = lost > before.drops.as_ref().map_or(0, |drops| u64::try_from(drops.total).unwrap_or(0));
+        // What an earlier leader had shown is no news.
+        let shown = before.drops.as_ref().map_or(0, |drops| u64::try_from(drops.total).unwrap_or(0));
+        let (known, rose) = self.lost.unwrap_or((shown, None));
+        let rose = if lost > known { Some(Instant::now()) } else { rose };
+        self.lost = Some((lost, rose));
+        let degraded = rose.is_some_and(|rose| rose.elapsed() < DROPS_CALM);
         match degraded {
             true => {
                 let text = "sensors lose events; `kubectl get sensornodes` shows where";
                 conditions.set(ConditionType::Degraded, ConditionStatus::True, Reason::DropsHigh, text);
             }
             false => {
-                let text = "nothing was lost since the last look";
+                let text = "nothing was lost in the last five minutes";
                 conditions.set(ConditionType::Degraded, ConditionStatus::False, Reason::Healthy, text);
             }
         }

@@ -15,6 +15,8 @@ use crate::sensors::{FromNode, Said};
 
 /// Seconds for which a sensor that is not connected is taken to do what it did: it may be starting anew.
 const AWAY: i64 = 60;
+/// Resources that one sensor can count for, and rules of them.
+const COUNTED: (usize, usize) = (10_000, 20_000);
 
 /// One sensor.
 #[derive(Debug, Clone, Default)]
@@ -178,8 +180,8 @@ impl Fleet {
         let counts: HashMap<Box<str>, Count> = counts.map(|(uid, count)| (uid.into(), count)).collect();
         for (uid, count) in &counts {
             let total = self.totals.entry(uid.clone()).or_default();
-            total.hits += count.hits;
-            total.suppressed += count.suppressed;
+            total.hits = total.hits.saturating_add(count.hits);
+            total.suppressed = total.suppressed.saturating_add(count.suppressed);
         }
         self.sensors.insert(node, Sensor { spool: spool.into(), seen, counts, ..Sensor::default() });
     }
@@ -236,7 +238,7 @@ impl Fleet {
                 let total = self.totals.entry(uid).or_default();
                 total.hits = total.hits.saturating_sub(count.hits);
                 total.suppressed = total.suppressed.saturating_sub(count.suppressed);
-                total.retired += count.hits;
+                total.retired = total.retired.saturating_add(count.hits);
             }
             sensor.rules.clear();
             sensor.spool = hello.spool.as_str().into();
@@ -275,25 +277,36 @@ impl Fleet {
     fn count(&mut self, node: &Arc<str>, counts: proto::Counts) -> Noted {
         let Some(sensor) = self.sensors.get_mut(node) else { return Noted::default() };
         let mut noted = Noted::default();
+        let mut rules: usize = sensor.rules.values().map(HashMap::len).sum();
         for unit in counts.units {
+            // An honest sensor has fewer; what is beyond is believed by nobody.
+            if sensor.counts.len() >= COUNTED.0 && !sensor.counts.contains_key(unit.uid.as_str()) {
+                continue;
+            }
             let total = self.totals.entry(unit.uid.as_str().into()).or_default();
             let by_rule = sensor.rules.entry(unit.uid.as_str().into()).or_default();
             let known = sensor.counts.entry(unit.uid.into()).or_default();
             let more = unit.hits.saturating_sub(known.hits);
             // A sensor's counts only grow; less is a message from before.
             known.hits += more;
-            total.hits += more;
+            total.hits = total.hits.saturating_add(more);
             let suppressed = unit.suppressed.saturating_sub(known.suppressed);
             known.suppressed += suppressed;
-            total.suppressed += suppressed;
+            total.suppressed = total.suppressed.saturating_add(suppressed);
             total.last_ns = total.last_ns.max(unit.last_ns);
             noted.hits |= more > 0 || suppressed > 0;
             for rule in unit.rules {
+                if !by_rule.contains_key(rule.rule.as_str()) {
+                    if rules >= COUNTED.1 {
+                        continue;
+                    }
+                    rules += 1;
+                }
                 let known = by_rule.entry(rule.rule.as_str().into()).or_default();
                 let more = rule.hits.saturating_sub(*known);
                 *known += more;
                 let kept = total.rules.entry(rule.rule.into()).or_default();
-                kept.hits += more;
+                kept.hits = kept.hits.saturating_add(more);
                 kept.last_ns = kept.last_ns.max(rule.last_ns);
             }
         }
@@ -307,7 +320,7 @@ impl Fleet {
             let total = self.totals.entry(uid).or_default();
             total.hits = total.hits.saturating_sub(count.hits);
             total.suppressed = total.suppressed.saturating_sub(count.suppressed);
-            total.retired += count.hits;
+            total.retired = total.retired.saturating_add(count.hits);
         }
     }
 

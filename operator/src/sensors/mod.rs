@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod fleet;
 pub mod intake;
+mod limits;
 pub mod server;
 mod session;
 use std::{collections::HashMap, sync::Arc};

@@ -21,7 +21,7 @@ use super::{
     FromNode, NodeTable, Offer, Said,
     auth::{Gate, same_node},
     intake::Intake,
-    session,
+    limits, session,
 };
 use crate::{cluster::pods::Pods, leader::Leadership};
 
@@ -125,11 +125,12 @@ impl link_server::Link for Server {
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(HELLO, inbound.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello in time"))??;
-        let hello = match first.and_then(|message| message.message) {
+        let mut hello = match first.and_then(|message| message.message) {
             Some(from_sensor::Message::Hello(hello)) => hello,
             _ => return Err(Status::invalid_argument("the first message must be Hello")),
         };
         same_node(&actual, &hello.node).map_err(refuse)?;
+        limits::tame_hello(&mut hello);
         if hello.protocol < link::OLDEST_PROTOCOL {
             warn!(node = actual, protocol = hello.protocol, version = hello.version, "sensor is too old");
             return Err(Status::failed_precondition(format!(

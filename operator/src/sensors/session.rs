@@ -9,7 +9,7 @@ use tokio::sync::{
 };
 use tonic::{Status, Streaming};
 
-use super::{FromNode, Offer, Said, intake::Marks, server::Shared};
+use super::{FromNode, Offer, Said, intake::Marks, limits, server::Shared};
 use crate::{cluster::pods::Subscription, leader::Leadership};
 
 /// A sensor that says nothing for so long is gone; it reports every ten seconds.
@@ -173,7 +173,8 @@ impl Inbound {
                 Ok(Ok(Some(message))) => message,
             };
             // What a newer sensor says and we don't know, we need not know.
-            let Some(message) = message.message else { continue };
+            let Some(mut message) = message.message else { continue };
+            limits::tame(&mut message);
             let said = match message {
                 from_sensor::Message::Hello(_) => return "the sensor said Hello twice",
                 from_sensor::Message::BundleAck(ack) => Said::Ack(ack),

@@ -1,0 +1,367 @@
+//! What a large cluster costs: a real API server, a thousand nodes, an operator, and a sensor for each node that only
+//! speaks the protocol.
+//!
+//! ```text
+//! cargo bench -p gyrfalcon-operator --bench fleet [-- --nodes 200 --pods 3 --rate 10000 --seconds 30 --steady 20]
+//! ```
+//!
+//! The figures in docs/performance.md are of `--nodes 1000 --seconds 60 --steady 60`, which takes eight minutes: SensorNodes
+//! are written no faster than the budget of statuses allows.
+//!
+//! It needs the programs that `cargo xtask e2e --prepare` builds. Each line gives the bound next to the figure; a bound
+//! that is not kept makes the benchmark fail at its end. Everything shares this machine: API server and sensors take
+//! most of its time, so CPU seconds are of the operator alone.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use futures::TryStreamExt;
+use k8s_openapi::api::{core::v1::ConfigMap, events::v1::Event};
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, watcher},
+};
+
+use common::{
+    SYSTEM,
+    plane::{Place, Plane, Requests, Writes, writes},
+    process::{Operator, sum},
+    sensor::{Dial, Sensor, alert, hello},
+    until,
+};
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+/// Longer than anything takes that works.
+const LONG: Duration = Duration::from_secs(240);
+/// The rule resource that the sensors run, with ten rules.
+const RULE: &str = "fleet";
+/// Rules in it.
+const RULES: usize = 10;
+
+fn main() -> ExitCode {
+    let missing = e2e::Tools::locate().map_or_else(|error| Some(format!("{error:#}")), |tools| tools.missing(false));
+    if let Some(reason) = missing {
+        println!("ignored: {reason}");
+        return ExitCode::SUCCESS;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn argument(name: &str, default: usize) -> usize {
+    let arguments: Vec<String> = std::env::args().collect();
+    let at = arguments.iter().position(|argument| argument.strip_prefix("--") == Some(name));
+    at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
+}
+
+/// Prints figures, and remembers the bounds that were not kept.
+#[derive(Default)]
+struct Report(Vec<String>);
+
+impl Report {
+    fn tell(&self, what: &str, figure: f64, unit: &str) {
+        println!("{what:<64} {figure:>10.2} {unit}");
+    }
+
+    fn bound(&mut self, what: &str, figure: f64, bound: f64, unit: &str) {
+        let kept = figure <= bound;
+        println!("{what:<64} {figure:>10.2} {unit} (bound {bound}){}", if kept { "" } else { "  NOT KEPT" });
+        if !kept {
+            self.0.push(format!("{what}: {figure:.2} {unit}, more than {bound}"));
+        }
+    }
+}
+
+async fn run() -> Result<()> {
+    let nodes = argument("nodes", 200);
+    let (pods, rate) = (argument("pods", 3), argument("rate", 10_000));
+    let storm = Duration::from_secs(argument("seconds", 30) as u64);
+    let steady = Duration::from_secs(argument("steady", 20) as u64);
+    let mut report = Report::default();
+    let folder = tempfile::tempdir()?;
+
+    let begun = Instant::now();
+    let plane = Plane::start().await?;
+    let places = plane.places(0..nodes, pods, true).await?;
+    let tokens = plane.tokens(&places).await?;
+    println!("{nodes} nodes and {} pods made in {:.1} s; load {}", nodes * (pods + 1), seconds(begun), load());
+
+    let operator = Operator::start(&plane, folder.path().to_owned(), &["--log-level", "warn,gyrfalcon=info"])?;
+    report.tell("operator ready", operator.ready().await?.as_secs_f64(), "s");
+    let ca = Api::<ConfigMap>::namespaced(plane.client.clone(), SYSTEM).get("gyrfalcon-ca").await?;
+    let ca = ca.data.and_then(|mut data| data.remove("ca.crt")).context("a CA")?;
+    let dial = Dial::new(operator.link, &ca)?;
+
+    // All sensors at once.
+    let (begun, cpu) = (Instant::now(), operator.cpu());
+    let sensors: Vec<Sensor> = places
+        .iter()
+        .zip(tokens)
+        .enumerate()
+        .map(|(number, (place, token))| {
+            let offset = Duration::from_millis((number as u64 * 9973) % 10_000);
+            Sensor::start(dial.clone(), token, hello(&place.node, &format!("spool-{number:04}")), offset)
+        })
+        .collect();
+    let sensors = Arc::new(sensors);
+    let ready = async || Ok(sensors.iter().filter(|sensor| !sensor.state().bundle.is_empty()).count() == nodes);
+    if let Err(error) = until(LONG, "all sensors are connected and run a bundle", ready).await {
+        let errors: BTreeMap<String, usize> = sensors.iter().fold(BTreeMap::new(), |mut errors, sensor| {
+            *errors.entry(sensor.state().error.clone()).or_default() += 1;
+            errors
+        });
+        return Err(error.context(format!("{errors:#?}\n{}", operator.log())));
+    }
+    report.tell("all sensors connected, with a bundle", seconds(begun), "s");
+    report.tell("  CPU of the operator", operator.cpu() - cpu, "s");
+
+    let uid = apply(&plane, &operator, &sensors, &mut report).await?;
+    quiet(&plane, &operator, steady, &mut report).await?;
+    let seen = Seen::follow(&plane);
+    first_alerts(&plane, &sensors, &places, &uid, &seen, &mut report).await?;
+    let sent = alert_storm(&plane, &operator, &sensors, &places, &uid, (rate, storm), &mut report).await?;
+    account(&plane, &operator, sent, &mut report).await?;
+    report.bound("resident memory of the operator, peak", operator.peak_mib() as f64, 300.0, "MiB");
+    println!("load {}", load());
+    anyhow::ensure!(report.0.is_empty(), "bounds that were not kept:\n{}", report.0.join("\n"));
+    Ok(())
+}
+
+fn seconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
+}
+
+fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Applies the rule and then a change of it; gives its uid.
+async fn apply(plane: &Plane, operator: &Operator, sensors: &[Sensor], report: &mut Report) -> Result<String> {
+    let mut uid = String::new();
+    for what in ["a new rule resource", "a changed rule resource"] {
+        let rules: Vec<String> = (0..RULES)
+            .map(|rule| {
+                format!(
+                    "- rule: Fleet rule {rule}\n  desc: {what}\n  condition: evt.type = execve and proc.name = fleet{rule}\n  \
+                     output: fleet (cmd=%proc.cmdline)\n  priority: WARNING\n"
+                )
+            })
+            .collect();
+        let manifest = serde_json::json!({
+            "apiVersion": "gyrfalcon.dev/v1alpha1", "kind": "ClusterFalcoRule", "metadata": {"name": RULE},
+            "spec": {"rules": rules.concat()},
+        });
+        let (begun, cpu) = (Instant::now(), operator.cpu());
+        let cluster = Arc::clone(&plane.cluster);
+        tokio::task::spawn_blocking(move || cluster.kubectl_apply(&manifest.to_string())).await??;
+        let applied = Instant::now();
+        let object = plane.cluster.kubectl_json(["get", "clusterfalcorule", RULE])?;
+        uid = object["metadata"]["uid"].as_str().context("a uid")?.to_owned();
+        let generation = object["metadata"]["generation"].as_i64();
+        let acked = async || Ok(sensors.iter().all(|sensor| sensor.state().generation(&uid) == generation));
+        until(LONG, "all sensors have acknowledged", acked).await?;
+        let last = sensors.iter().filter_map(|sensor| sensor.state().acked_bundle).max();
+        let took = last.map_or(0.0, |last| last.saturating_duration_since(applied).as_secs_f64());
+        report.bound(&format!("{what}: kubectl apply to the last acknowledgement"), took, 5.0, "s");
+        plane.rule_ready(RULE, LONG).await.with_context(|| operator.log())?;
+        report.bound(&format!("{what}: kubectl apply to Ready"), seconds(applied), 5.0, "s");
+        report.tell("  of that before, kubectl itself", (applied - begun).as_secs_f64(), "s");
+        report.tell("  CPU of the operator", operator.cpu() - cpu, "s");
+    }
+    Ok(uid)
+}
+
+/// When the Event about a pod was first seen.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<HashMap<String, Instant>>>);
+
+impl Seen {
+    fn follow(plane: &Plane) -> Self {
+        let seen = Self::default();
+        let (events, noted) = (Api::<Event>::all(plane.client.clone()), seen.clone());
+        tokio::spawn(async move {
+            let stream = watcher(events, watcher::Config::default()).default_backoff().applied_objects();
+            let mut stream = std::pin::pin!(stream);
+            while let Ok(Some(event)) = stream.try_next().await {
+                let pod = event.regarding.as_ref().and_then(|regarding| regarding.name.clone()).unwrap_or_default();
+                let key = format!("{pod} {}", event.reason.as_deref().unwrap_or_default());
+                noted.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(Instant::now);
+            }
+        });
+        seen
+    }
+
+    fn get(&self, key: &str) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+}
+
+/// Ten new series a second, while twenty nodes send a hundred alerts a second each.
+async fn first_alerts(
+    plane: &Plane,
+    sensors: &[Sensor],
+    places: &[Place],
+    uid: &str,
+    seen: &Seen,
+    report: &mut Report,
+) -> Result<()> {
+    let mut sent: Vec<(String, Instant)> = Vec::new();
+    let busy = sensors.len().min(20);
+    let samples = (sensors.len() - busy).min(200);
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    for round in 0..samples * 10 {
+        tick.tick().await;
+        for (sensor, place) in sensors.iter().zip(places).take(busy) {
+            sensor.alert(alert(uid, "Fleet rule 9", place.pods.first()));
+        }
+        let number = busy + round / 10;
+        if round % 10 == 0
+            && let (Some(sensor), Some(place)) = (sensors.get(number), places.get(number))
+            && let Some(pod) = place.pods.first()
+        {
+            sent.push((format!("{} FleetRule8", pod.1), Instant::now()));
+            sensor.alert(alert(uid, "Fleet rule 8", Some(pod)));
+        }
+    }
+    let all = async || Ok(sent.iter().all(|(key, _)| seen.get(key).is_some()));
+    until(Duration::from_secs(30), "every first alert is an Event", all).await.with_context(|| {
+        let missing: Vec<&str> = sent.iter().map(|(key, _)| &**key).filter(|key| seen.get(key).is_none()).collect();
+        format!("{} of {} are missing: {:?}; at {}", missing.len(), sent.len(), missing.first(), plane.cluster.server())
+    })?;
+    let mut times: Vec<f64> = sent
+        .iter()
+        .filter_map(|(key, sent)| Some(seen.get(key)?.saturating_duration_since(*sent).as_secs_f64()))
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times.get(((times.len() as f64 * share) as usize).min(times.len() - 1)).copied();
+    report.tell("first alert to its Event in a watch, median", at(0.5).unwrap_or_default(), "s");
+    report.bound("first alert to its Event in a watch, p99", at(0.99).unwrap_or_default(), 1.0, "s");
+    Ok(())
+}
+
+/// Alerts on every node, about every pod and by every rule, at so many a second. How many were sent.
+async fn alert_storm(
+    plane: &Plane,
+    operator: &Operator,
+    sensors: &Arc<Vec<Sensor>>,
+    places: &[Place],
+    uid: &str,
+    (rate, time): (usize, Duration),
+    report: &mut Report,
+) -> Result<usize> {
+    let (begun, cpu, first) = (Instant::now(), operator.cpu(), plane.requests().await?);
+    let sample = tokio::spawn(sample(plane.client.clone(), Arc::clone(&plane.cluster), time));
+    let mut sent = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let total = (rate as f64 * time.as_secs_f64()) as usize;
+    while sent < total {
+        tick.tick().await;
+        let due = ((rate as f64 * seconds(begun)) as usize).min(total);
+        for number in sent..due {
+            let node = number % sensors.len();
+            let turn = number / sensors.len();
+            if let (Some(sensor), Some(place)) = (sensors.get(node), places.get(node)) {
+                let pod = place.pods.get(turn / RULES % place.pods.len().max(1));
+                sensor.alert(alert(uid, &format!("Fleet rule {}", turn % RULES), pod));
+            }
+        }
+        sent = due;
+    }
+    report.tell("alerts a second that were made", sent as f64 / seconds(begun), "");
+    let made = Instant::now();
+    let none = async || Ok(sensors.iter().all(|sensor| sensor.state().waiting() == 0));
+    until(LONG, "the operator has acknowledged every alert", none).await.with_context(|| operator.log())?;
+    report.tell("last alert to the acknowledgement of all", seconds(made), "s");
+    let used = operator.cpu() - cpu;
+    report.tell("CPU of the operator, of a second", used / seconds(begun), "s");
+    report.tell("CPU of the operator, for each alert", used / sent as f64 * 1e6, "us");
+    let samples = sample.await??;
+    // The budget allows a burst at the beginning; what follows is sustained.
+    let window = |from: usize, to: usize| match (samples.get(from), samples.get(to)) {
+        (Some(from), Some(to)) => (writes(&from.1, &to.1), (to.0 - from.0).as_secs_f64()),
+        _ => (Writes::default(), 1.0),
+    };
+    let last = samples.len().saturating_sub(1);
+    let (start, _) = window(0, 10.min(last));
+    report.tell("Events written in the first ten seconds", start.events as f64, "");
+    let (rest, seconds) = window(10.min(last), last);
+    report.bound("Events written a second, after that", rest.events as f64 / seconds, 25.0, "");
+    report.bound("statuses written a second, after that", rest.status as f64 / seconds, 5.0, "");
+    report.tell("writes that failed, after that", rest.failed as f64, "");
+    let all = writes(&first, &plane.requests().await?);
+    println!("all writes during the storm: {all:?}");
+    Ok(sent)
+}
+
+async fn sample(
+    client: kube::Client,
+    cluster: Arc<e2e::Cluster>,
+    time: Duration,
+) -> Result<Vec<(Instant, Requests)>> {
+    let plane = Plane { client, cluster };
+    let mut samples = Vec::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        tick.tick().await;
+        samples.push((Instant::now(), plane.requests().await?));
+    }
+    Ok(samples)
+}
+
+/// Every alert is in an Event, suppressed or unwanted, and counted in the status of the rule.
+async fn account(plane: &Plane, operator: &Operator, storm: usize, report: &mut Report) -> Result<()> {
+    let metrics = operator.metrics().await?;
+    let alerts = sum(&metrics, "gyrfalcon_alerts_total");
+    let represented = sum(&metrics, "gyrfalcon_events_represented");
+    let suppressed = sum(&metrics, "gyrfalcon_events_suppressed_total");
+    let other = sum(&metrics, "gyrfalcon_events_unwanted") + sum(&metrics, "gyrfalcon_events_unknown");
+    report.tell("alerts that the operator has taken", alerts, "");
+    report.tell("  of them in an Event", represented, "");
+    report.tell("  of them suppressed", suppressed, "");
+    report.bound("alerts that are in no Event and not counted as suppressed", alerts - represented - suppressed - other, 0.0, "");
+    let want = alerts as i64;
+    let mut shown = 0;
+    let exact = async || {
+        shown = plane.cluster.kubectl_json(["get", "clusterfalcorule", RULE])?["status"]["hits"]["total"].as_i64().unwrap_or(0);
+        Ok(shown == want)
+    };
+    let took = until(Duration::from_secs(100), "status.hits.total is exact", exact).await;
+    let took = took.with_context(|| format!("it is {shown}, not {want} (the storm had {storm})"))?;
+    report.bound("end of the storm to status.hits.total being exact", took.as_secs_f64(), 61.0, "s");
+    Ok(())
+}
+
+/// Nothing happens any more.
+async fn quiet(plane: &Plane, operator: &Operator, time: Duration, report: &mut Report) -> Result<()> {
+    let begun = Instant::now();
+    let waiting = async || Ok(sum(&operator.metrics().await?, "gyrfalcon_status_held") == 0.0);
+    until(Duration::from_secs(400), "every status is written", waiting).await?;
+    report.tell("until every status was written", seconds(begun), "s");
+    let (begun, cpu, before) = (Instant::now(), operator.cpu(), plane.requests().await?);
+    tokio::time::sleep(time).await;
+    let all = writes(&before, &plane.requests().await?);
+    let took = seconds(begun);
+    println!("all writes in {took:.0} quiet seconds: {all:?}");
+    let without = (all.events + all.status + all.other + all.failed) as f64 / took;
+    report.bound("writes a second when nothing happens, without the Lease", without, 1.0, "");
+    report.tell("writes a second when nothing happens, with the Lease", without + all.leases as f64 / took, "");
+    report.tell("CPU of the operator, of a second, when nothing happens", (operator.cpu() - cpu) / took, "s");
+    let pods: usize = plane.cluster.kubectl_json(["get", "sensornodes"])?["items"].as_array().map_or(0, Vec::len);
+    report.tell("SensorNodes", pods as f64, "");
+    Ok(())
+}
