@@ -175,11 +175,11 @@ async fn apply(plane: &Plane, operator: &Operator, sensors: &[Sensor], report: &
         let acked = async || Ok(sensors.iter().all(|sensor| sensor.state().generation(&uid) == generation));
         until(LONG, "all sensors have acknowledged", acked).await?;
         let last = sensors.iter().filter_map(|sensor| sensor.state().acked_bundle).max();
-        let took = last.map_or(0.0, |last| last.saturating_duration_since(applied).as_secs_f64());
+        let took = last.map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
         report.bound(&format!("{what}: kubectl apply to the last acknowledgement"), took, 5.0, "s");
         plane.rule_ready(RULE, LONG).await.with_context(|| operator.log())?;
-        report.bound(&format!("{what}: kubectl apply to Ready"), seconds(applied), 5.0, "s");
-        report.tell("  of that before, kubectl itself", (applied - begun).as_secs_f64(), "s");
+        report.bound(&format!("{what}: kubectl apply to Ready"), seconds(begun), 5.0, "s");
+        report.tell("  of both, kubectl itself", (applied - begun).as_secs_f64(), "s");
         report.tell("  CPU of the operator", operator.cpu() - cpu, "s");
     }
     Ok(uid)
