@@ -307,11 +307,7 @@ async fn alert_storm(
     Ok(sent)
 }
 
-async fn sample(
-    client: kube::Client,
-    cluster: Arc<e2e::Cluster>,
-    time: Duration,
-) -> Result<Vec<(Instant, Requests)>> {
+async fn sample(client: kube::Client, cluster: Arc<e2e::Cluster>, time: Duration) -> Result<Vec<(Instant, Requests)>> {
     let plane = Plane { client, cluster };
     let mut samples = Vec::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -333,11 +329,18 @@ async fn account(plane: &Plane, operator: &Operator, storm: usize, report: &mut 
     report.tell("alerts that the operator has taken", alerts, "");
     report.tell("  of them in an Event", represented, "");
     report.tell("  of them suppressed", suppressed, "");
-    report.bound("alerts that are in no Event and not counted as suppressed", alerts - represented - suppressed - other, 0.0, "");
+    report.bound(
+        "alerts that are in no Event and not counted as suppressed",
+        alerts - represented - suppressed - other,
+        0.0,
+        "",
+    );
     let want = alerts as i64;
     let mut shown = 0;
     let exact = async || {
-        shown = plane.cluster.kubectl_json(["get", "clusterfalcorule", RULE])?["status"]["hits"]["total"].as_i64().unwrap_or(0);
+        shown = plane.cluster.kubectl_json(["get", "clusterfalcorule", RULE])?["status"]["hits"]["total"]
+            .as_i64()
+            .unwrap_or(0);
         Ok(shown == want)
     };
     let took = until(Duration::from_secs(100), "status.hits.total is exact", exact).await;

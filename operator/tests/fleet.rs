@@ -144,7 +144,12 @@ impl World {
         let acked = async || Ok(self.sensors.iter().all(|sensor| sensor.state().generation(uid) == Some(1)));
         let waited = until(LONG, "every sensor has acknowledged", acked).await;
         waited.map(drop).with_context(|| {
-            self.sensors.iter().map(|sensor| sensor.state().error.clone()).collect::<BTreeSet<_>>().into_iter().collect::<String>()
+            self.sensors
+                .iter()
+                .map(|sensor| sensor.state().error.clone())
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect::<String>()
         })
     }
 
@@ -226,8 +231,16 @@ async fn nobody_is_let_in_without_a_token_of_the_sensors_on_that_node(world: &Wo
         ("a forged signature", Some(format!("{start}.c2lnbmF0dXJl")), Code::Unauthenticated),
         ("expired", Some(expired), Code::Unauthenticated),
         ("another audience", Some(plane.token(ACCOUNT, &place.sensor, "somebody").await?), Code::Unauthenticated),
-        ("another account", Some(plane.token("stranger", &strange, link::TOKEN_AUDIENCE).await?), Code::PermissionDenied),
-        ("another node", Some(plane.token(ACCOUNT, &other.sensor, link::TOKEN_AUDIENCE).await?), Code::PermissionDenied),
+        (
+            "another account",
+            Some(plane.token("stranger", &strange, link::TOKEN_AUDIENCE).await?),
+            Code::PermissionDenied,
+        ),
+        (
+            "another node",
+            Some(plane.token(ACCOUNT, &other.sensor, link::TOKEN_AUDIENCE).await?),
+            Code::PermissionDenied,
+        ),
     ];
     for (what, token, code) in cases {
         let Err(error) = world.dial.open(token.as_deref(), hello(&place.node, "spool-strange")).await else {
@@ -254,7 +267,12 @@ async fn what_a_hostile_sensor_says_hurts_nobody_else(world: &World) -> Result<(
     let before = sessions(world);
     let place = world.places.get(BAD).context("a node")?;
     let say = |first: u64, count: u64| {
-        let alerts = (first..first + count).map(|seq| proto::Alert { seq, unit: uid.clone(), rule: "r".into(), ..Default::default() });
+        let alerts = (first..first + count).map(|seq| proto::Alert {
+            seq,
+            unit: uid.clone(),
+            rule: "r".into(),
+            ..Default::default()
+        });
         from_sensor::Message::Alerts(proto::Alerts { first, alerts: alerts.collect(), lost: 0 })
     };
 
@@ -299,7 +317,9 @@ async fn what_a_hostile_sensor_says_hurts_nobody_else(world: &World) -> Result<(
             hits: u64::MAX - round,
             suppressed: u64::MAX,
             last_ns: u64::MAX,
-            rules: (0..8).map(|rule| proto::RuleCounts { rule: format!("{round}{unit}{rule}"), hits: u64::MAX, last_ns: 0 }).collect(),
+            rules: (0..8)
+                .map(|rule| proto::RuleCounts { rule: format!("{round}{unit}{rule}"), hits: u64::MAX, last_ns: 0 })
+                .collect(),
         });
         session.say(from_sensor::Message::Counts(proto::Counts { units: units.collect(), complete: true })).await?;
         let report = proto::NodeReport {
@@ -310,7 +330,8 @@ async fn what_a_hostile_sensor_says_hurts_nobody_else(world: &World) -> Result<(
         };
         session.say(from_sensor::Message::Report(report)).await?;
         let unit = proto::UnitResult { uid: uid.clone(), state: 77, message: huge.clone(), ..Default::default() };
-        let ack = proto::BundleAck { hash: huge.clone(), loaded: round % 2 == 0, units: vec![unit], ..Default::default() };
+        let ack =
+            proto::BundleAck { hash: huge.clone(), loaded: round % 2 == 0, units: vec![unit], ..Default::default() };
         session.say(from_sensor::Message::BundleAck(ack)).await?;
     }
     // All of it was heard when this is.
@@ -415,7 +436,8 @@ async fn alerts_and_hits_survive_an_api_server_that_is_away(world: &World) -> Re
     tokio::task::spawn_blocking(move || cluster.start_component(Component::ApiServer)).await??;
     send(20);
     world.all_delivered().await?;
-    let from = got.lock().unwrap_or_else(PoisonError::into_inner).keys().filter_map(|key| key.parse::<usize>().ok()).min();
+    let from =
+        got.lock().unwrap_or_else(PoisonError::into_inner).keys().filter_map(|key| key.parse::<usize>().ok()).min();
     let all = async || Ok((from.unwrap_or(0)..sent).all(|number| has(&number.to_string())));
     until(LONG, "the sink has every alert", all).await?;
     world.hits("away", i64::try_from(sent)?).await?;

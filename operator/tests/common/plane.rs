@@ -174,9 +174,10 @@ impl Plane {
         let ready = |rule: Option<&ClusterFalcoRule>| {
             rule.is_some_and(|rule| {
                 let status = rule.status.clone().unwrap_or_default();
-                let ready = status.conditions.iter().any(|condition| {
-                    condition.type_ == "Ready" && condition.status == ConditionStatus::True
-                });
+                let ready = status
+                    .conditions
+                    .iter()
+                    .any(|condition| condition.type_ == "Ready" && condition.status == ConditionStatus::True);
                 ready && status.observed_generation == rule.metadata.generation
             })
         };

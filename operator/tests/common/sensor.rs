@@ -255,7 +255,8 @@ async fn run(shared: Arc<Shared>) {
 
 async fn session(shared: &Shared) -> Result<()> {
     let runs = shared.state().bundle.clone();
-    let mut session = shared.dial.open(Some(&shared.token), proto::Hello { bundle: runs, ..shared.hello.clone() }).await?;
+    let mut session =
+        shared.dial.open(Some(&shared.token), proto::Hello { bundle: runs, ..shared.hello.clone() }).await?;
     let window = u64::from(session.welcome.window);
     let mut acked = session.welcome.acked;
     {
