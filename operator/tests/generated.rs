@@ -22,7 +22,8 @@ fn page() -> String {
         // `Family < ByCause, Counter >`: the label is named in the type.
         let labels = ["BySink", "ByNode", "ByCause", "ByHash"];
         let label = labels.iter().find(|label| type_.contains(**label));
-        let label = label.map(|label| format!("`{}`", label.trim_start_matches("By").to_lowercase())).unwrap_or_default();
+        let label =
+            label.map(|label| format!("`{}`", label.trim_start_matches("By").to_lowercase())).unwrap_or_default();
         let (kind, suffix) = if type_.contains("Counter") { ("counter", "_total") } else { ("gauge", "") };
         page += &format!("| `{name}{suffix}` | {kind} | {label} | {} |\n", doc.trim());
     }
