@@ -8,6 +8,7 @@ COPY . .
 RUN cargo xtask build-ebpf
 RUN target="$(uname -m)-unknown-linux-gnu" && \
     GYRFALCON_EBPF_OBJECT=/src/target/bpf/gyrfalcon-ebpf RUSTFLAGS="-C target-feature=+crt-static" \
+    CARGO_PROFILE_RELEASE_DEBUG=none CARGO_PROFILE_RELEASE_STRIP=symbols \
     cargo build --release --target "$target" \
         --package gyrfalcon-sensor --bin gyrfalcon --package gyrfalcon-operator --bin gyrfalcon-operator && \
     mkdir -p /out/bin && cp "target/$target/release/gyrfalcon" "target/$target/release/gyrfalcon-operator" /out/bin/
