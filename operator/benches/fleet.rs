@@ -129,7 +129,9 @@ async fn run() -> Result<()> {
     report.tell("  CPU of the operator", operator.cpu() - cpu, "s");
 
     let uid = apply(&plane, &operator, &sensors, &mut report).await?;
-    quiet(&plane, &operator, steady, &mut report).await?;
+    if !steady.is_zero() {
+        quiet(&plane, &operator, steady, &mut report).await?;
+    }
     let seen = Seen::follow(&plane);
     first_alerts(&plane, &sensors, &places, &uid, &seen, &mut report).await?;
     let sent = alert_storm(&plane, &operator, &sensors, &places, &uid, (rate, storm), &mut report).await?;
@@ -284,7 +286,9 @@ async fn alert_storm(
     report.tell("alerts a second that were made", sent as f64 / seconds(begun), "");
     let made = Instant::now();
     let none = async || Ok(sensors.iter().all(|sensor| sensor.state().waiting() == 0));
-    until(LONG, "the operator has acknowledged every alert", none).await.with_context(|| operator.log())?;
+    until(Duration::from_secs(60), "the operator has acknowledged every alert", none)
+        .await
+        .with_context(|| operator.log())?;
     report.tell("last alert to the acknowledgement of all", seconds(made), "s");
     let used = operator.cpu() - cpu;
     report.tell("CPU of the operator, of a second", used / seconds(begun), "s");

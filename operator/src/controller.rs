@@ -47,6 +47,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const PLAN: Duration = Duration::from_millis(500);
 /// Plans are made so often although nothing was heard: times pass, rollouts go on.
 const IDLE: Duration = Duration::from_secs(10);
+/// Least time between two looks at what is to be written, but for those after a plan.
+const LOOK: Duration = Duration::from_millis(100);
 /// Messages of sensors that are taken at once.
 const BATCH: usize = 1024;
 
@@ -149,7 +151,7 @@ impl Controller {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dirty = Some((Change::ALL, Instant::now()));
         let mut heard = Vec::new();
-        let mut plan_at = Instant::now();
+        let (mut plan_at, mut look_at) = (Instant::now(), Instant::now());
         loop {
             let mut noted = false;
             tokio::select! {
@@ -191,14 +193,19 @@ impl Controller {
                 }
                 self.plan();
                 plan_at = Instant::now() + IDLE;
+                look_at = Instant::now();
             } else if noted {
                 plan_at = plan_at.min(Instant::now() + PLAN);
             }
-            self.write_due();
             self.keep_bundle();
-            self.announcer.measure(&self.metrics);
-            self.metrics.status_waiting.set(i64::try_from(self.schedule.waiting()).unwrap_or(i64::MAX));
-            self.metrics.status_held.set(i64::try_from(self.schedule.held()).unwrap_or(i64::MAX));
+            // Looking at every object for each message of a thousand sensors would take all the time.
+            if Instant::now() >= look_at {
+                look_at = Instant::now() + LOOK;
+                self.write_due();
+                self.announcer.measure(&self.metrics);
+                self.metrics.status_waiting.set(i64::try_from(self.schedule.waiting()).unwrap_or(i64::MAX));
+                self.metrics.status_held.set(i64::try_from(self.schedule.held()).unwrap_or(i64::MAX));
+            }
         }
         // What is due is written; a new leader does the rest.
         self.plan();

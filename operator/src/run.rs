@@ -70,7 +70,7 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
 
     let identity = format!("{}_{}", args.pod_name, std::net::SocketAddr::new(args.pod_ip, args.link_listen.port()));
     let (leadership, led) = watch::channel(Leadership::Following(None));
-    let election = elect(&args, &client, identity.clone(), leadership);
+    let election = elect(&args, identity.clone(), leadership);
     tokio::spawn(keep_certificates(store(&args, &client), certificates.clone(), led.clone()));
 
     cluster.synced().await;
@@ -167,12 +167,38 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
 }
 
 /// Takes part in the election, or leads without asking. Ends when leadership is lost.
-async fn elect(args: &Run, client: &Client, identity: String, leadership: watch::Sender<Leadership>) {
+///
+/// On a thread of its own, with a connection of its own: a storm of alerts must not cost the lease, and with it the
+/// sessions of all sensors.
+async fn elect(args: &Run, identity: String, leadership: watch::Sender<Leadership>) {
     if args.no_leader_election {
         leadership.send_replace(Leadership::Leading);
         return std::future::pending().await;
     }
-    Election::new(client, &args.namespace, &args.lease, identity).run(&leadership).await;
+    let (namespace, lease) = (args.namespace.clone(), args.lease.clone());
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
+        let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+            runtime.block_on(async {
+                let client = Client::try_default().await?;
+                Election::new(&client, &namespace, &lease, identity).run(&leadership).await;
+                Ok::<_, kube::Error>(())
+            })
+        });
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = %link::chain(&error), "cannot take part in the election"),
+            Err(error) => warn!(error = %link::chain(&error), "cannot start the thread of the election"),
+        }
+        // Nobody waits any more when the program is ending.
+        let _ = ended.send(());
+    });
+    if let Err(error) = thread {
+        warn!(error = %link::chain(&error), "cannot start the thread of the election");
+        return;
+    }
+    // An error means that the thread has ended.
+    let _ = end.await;
 }
 
 fn store(args: &Run, client: &Client) -> Store {
