@@ -99,6 +99,13 @@ pub fn plan(
     (status, if soon { Urgency::Soon } else { Urgency::Background })
 }
 
+fn seen(sensor: &Sensor, state: NodeState, before: &SensorNodeStatus) -> Option<Time> {
+    let fresh =
+        |shown: &&Time| before.state == Some(state) && (0..SEEN_STEP).contains(&(sensor.seen - shown.0.as_second()));
+    let shown = before.last_seen.as_ref().filter(fresh).cloned();
+    shown.or_else(|| Timestamp::from_second(sensor.seen).ok().map(Time))
+}
+
 /// How a hash is shown.
 pub fn short(hash: &str) -> String {
     match hash.get(..12) {

@@ -97,7 +97,7 @@ pub struct SensorNodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub memory_bytes: Option<i64>,
-    /// When the operator last heard of the sensor, to about a minute.
+    /// When the operator last heard of the sensor, to five minutes; exact when the state last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
     /// Which spool the counts in `hits` belong to. A sensor with a new spool counts from 0.
