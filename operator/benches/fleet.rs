@@ -78,7 +78,7 @@ impl Report {
 
     fn bound(&mut self, what: &str, figure: f64, bound: f64, unit: &str) {
         let kept = figure <= bound;
-        println!("{what:<64} {figure:>10.2} {unit} (bound {bound}){}", if kept { "" } else { "  NOT KEPT" });
+        println!("{what:<64} {figure:>10.2} {unit} (bound {bound:.2}){}", if kept { "" } else { "  NOT KEPT" });
         if !kept {
             self.0.push(format!("{what}: {figure:.2} {unit}, more than {bound}"));
         }
@@ -303,8 +303,10 @@ async fn alert_storm(
     let (start, _) = window(0, 10.min(last));
     report.tell("Events written in the first ten seconds", start.events as f64, "");
     let (rest, seconds) = window(10.min(last), last);
-    report.bound("Events written a second, after that", rest.events as f64 / seconds, 25.0, "");
-    report.bound("statuses written a second, after that", rest.status as f64 / seconds, 5.0, "");
+    // A sample is taken among eight writes that are under way: so many more or less are not too many.
+    let edge = 8.0 / seconds;
+    report.bound("Events written a second, after that", rest.events as f64 / seconds, 25.0 + edge, "");
+    report.bound("statuses written a second, after that", rest.status as f64 / seconds, 5.0 + edge, "");
     report.tell("writes that failed, after that", rest.failed as f64, "");
     let all = writes(&first, &plane.requests().await?);
     println!("all writes during the storm: {all:?}");

@@ -120,16 +120,22 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
             .entries
             .iter()
             .filter(|(_, entry)| entry.due(now, background))
-            .filter_map(|(key, entry)| {
-                let later = entry.wanted.as_ref()?.1 < Urgency::Urgent;
-                Some((later, entry.written, key.clone()))
-            })
+            .filter_map(|(key, entry)| Some((entry.wanted.as_ref()?.1, entry.written, key.clone())))
             .collect();
-        due.sort();
+        due.sort_by(|a, b| (a.1, &a.2).cmp(&(b.1, &b.2)));
+        // Counters of rules and states of nodes take turns: however many there are of one, the other goes on.
+        let (mut routine, mut others) = (1.., 1..);
+        let mut turn = |urgency| match urgency {
+            Urgency::Urgent => Some(0),
+            Urgency::Routine => routine.next(),
+            Urgency::Soon | Urgency::Background => others.next(),
+        };
+        let mut due: Vec<_> = due.into_iter().map(|(urgency, _, key)| (turn(urgency), urgency, key)).collect();
+        due.sort_by_key(|(turn, ..)| *turn);
         self.held = due.len();
         let mut writes = Vec::new();
-        for (later, _, key) in due {
-            if self.tokens < if later { RESERVE + 1.0 } else { 1.0 } {
+        for (_, urgency, key) in due {
+            if self.tokens < if urgency < Urgency::Urgent { RESERVE + 1.0 } else { 1.0 } {
                 break;
             }
             self.tokens -= 1.0;
@@ -270,6 +276,20 @@ mod tests {
             assert_eq!(written.first(), Some(&2000), "second {at}");
             assert!(written.len() <= 5, "second {at}");
         }
+    }
+
+    #[test]
+    fn counters_of_rules_are_written_while_a_thousand_nodes_wait() {
+        let mut schedule = Schedule::default();
+        let start = Instant::now();
+        schedule.want(2000, &json!(0), json!(1), Urgency::Routine);
+        run(&mut schedule, start);
+        for key in 0..1000 {
+            schedule.want(key, &json!(0), json!(1), Urgency::Soon);
+        }
+        run(&mut schedule, start);
+        schedule.want(2000, &json!(1), json!(2), Urgency::Routine);
+        assert!(run(&mut schedule, start + Duration::from_secs(60)).contains(&2000));
     }
 
     #[test]
