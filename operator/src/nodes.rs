@@ -73,7 +73,7 @@ pub fn plan(
             losses: sensor.report.losses.iter().take(64).map(|(kind, lost)| (cut(kind, 64), count(*lost))).collect(),
             spooled: Some(count(sensor.report.spooled)),
             memory_bytes: Some(memory(sensor.report.memory_bytes, before.memory_bytes)),
-            last_seen: last_seen(sensor, before.last_seen.as_ref()),
+            last_seen: seen(sensor, state, before),
             spool: text(&sensor.spool, 64),
             ..SensorNodeStatus::default()
         },
@@ -99,6 +99,7 @@ pub fn plan(
     (status, if soon { Urgency::Soon } else { Urgency::Background })
 }
 
+/// When it was last seen: as it is shown while that is not long ago, exactly when its state changes.
 fn seen(sensor: &Sensor, state: NodeState, before: &SensorNodeStatus) -> Option<Time> {
     let fresh =
         |shown: &&Time| before.state == Some(state) && (0..SEEN_STEP).contains(&(sensor.seen - shown.0.as_second()));
@@ -124,13 +125,6 @@ fn state(sensor: &Sensor, bundle: Option<&str>) -> (NodeState, String) {
         (Some(_), _) => (NodeState::Stale, "the current bundle has not been acknowledged yet".to_owned()),
         (None, _) => (NodeState::Stale, "there is no bundle yet".to_owned()),
     }
-}
-
-/// When it was last seen: as it is shown while that is not long ago, or exactly when it is gone.
-fn last_seen(sensor: &Sensor, before: Option<&Time>) -> Option<Time> {
-    let recent = |before: &&Time| (0..SEEN_STEP).contains(&(sensor.seen - before.0.as_second()));
-    let kept = before.filter(|before| sensor.connected() && recent(before)).cloned();
-    kept.or_else(|| Timestamp::from_second(sensor.seen).ok().map(Time))
 }
 
 /// The rate, or the one before while they are about the same.
