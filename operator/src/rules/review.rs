@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{
-    Kind,
+    Kind, Resource,
     rule::{ClusterFalcoRule, FalcoRule},
 };
 use bundle::{Bundle, ConfigMap, Limits, Problem, Settings};
@@ -69,17 +69,36 @@ impl Judge for Reviewer {
             Some(Kind::ClusterFalcoRule) => {
                 typed::<ClusterFalcoRule>(object).map(|rule| RuleResource::Cluster(Arc::new(rule)))
             }
-            Some(Kind::AlertSink | Kind::ClusterAlertSink | Kind::SensorConfig | Kind::SensorNode) | None => {
-                return Opinion::default();
+            Some(Kind::AlertSink) => return checked(typed(object).map(Box::new).map(Resource::AlertSink)),
+            Some(Kind::ClusterAlertSink) => {
+                return checked(typed(object).map(Box::new).map(Resource::ClusterAlertSink));
             }
+            Some(Kind::SensorConfig) => return checked(typed(object).map(Box::new).map(Resource::SensorConfig)),
+            Some(Kind::SensorNode) | None => return Opinion::default(),
         };
         match rule {
             Ok(rule) => self.rule(&rule, object),
-            Err(error) => {
-                Opinion { errors: vec![format!("the resource cannot be read: {error}")], warnings: Vec::new() }
-            }
+            Err(error) => unreadable(&error),
         }
     }
+}
+
+/// What can be said about a resource by itself.
+fn checked(resource: Result<Resource, serde_json::Error>) -> Opinion {
+    match resource {
+        Ok(resource) => {
+            let broken = api::check::check(&resource).into_iter();
+            Opinion {
+                errors: broken.map(|(path, message)| format!("{path}: {message}")).collect(),
+                warnings: Vec::new(),
+            }
+        }
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> Opinion {
+    Opinion { errors: vec![format!("the resource cannot be read: {error}")], warnings: Vec::new() }
 }
 
 fn typed<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, serde_json::Error> {
@@ -127,5 +146,16 @@ mod tests {
         assert_eq!(field(&object, "spec.rules"), Some("b"));
         assert_eq!(field(&object, "spec.items[1].rule.condition"), None);
         assert_eq!(field(&object, "spec.items"), None);
+    }
+
+    #[test]
+    fn a_setting_that_the_api_server_cannot_check_is_refused_with_its_place() {
+        let object = json!({
+            "apiVersion": "gyrfalcon.dev/v1alpha1", "kind": "SensorConfig", "metadata": {"name": "default"},
+            "spec": {"events": {"redact": ["good", "bad("]}},
+        });
+        let object: DynamicObject = serde_json::from_value(object).expect("an object");
+        let opinion = checked(typed(&object).map(Box::new).map(Resource::SensorConfig));
+        assert_eq!(opinion.errors, ["spec.events.redact[1]: redact: not a regular expression"]);
     }
 }
