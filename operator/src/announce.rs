@@ -14,7 +14,6 @@ use api::{
     ResourceId,
     config::{EventsConfig, SensorConfigSpec},
     rule::RuleEvents as Wanted,
-    scalar,
 };
 use kube::runtime::reflector::ObjectRef;
 use link::proto;
@@ -112,7 +111,7 @@ impl Announcer {
 
     /// Takes in a new bundle or configuration. Resources that are gone stay known: their last alerts are on the way.
     fn refresh(&self, book: &mut Book) {
-        let config = config(&self.cluster);
+        let config = self.cluster.configuration();
         let judged = self.judged.borrow();
         let Some(judged) = judged.as_ref() else { return };
         if book.basis.0 == judged.offer.hash && book.basis.1 == config {
@@ -198,11 +197,6 @@ fn hit(book: &mut Book, node: &Arc<Node>, alert: proto::Alert) -> Option<Hit> {
     })
 }
 
-/// The configuration, or what holds without one.
-pub fn config(cluster: &Cluster) -> SensorConfigSpec {
-    cluster.config.state().first().map(|config| config.spec.clone()).unwrap_or_default()
-}
-
 /// What the configuration and a resource say about its Events.
 fn rule_events(config: &EventsConfig, wanted: Option<&Wanted>) -> RuleEvents {
     let own: &[String] = wanted.map_or(&[], |wanted| &wanted.redact);
@@ -216,13 +210,9 @@ fn rule_events(config: &EventsConfig, wanted: Option<&Wanted>) -> RuleEvents {
     let minimum = wanted.and_then(|wanted| wanted.minimum_priority).unwrap_or(config.minimum_priority());
     RuleEvents {
         enabled: config.enabled() && wanted.and_then(|wanted| wanted.enabled).unwrap_or(true),
-        minimum_priority: priority(minimum),
+        minimum_priority: bundle::priority(minimum),
         redactor,
     }
-}
-
-fn priority(priority: scalar::Priority) -> Priority {
-    Priority::parse(priority.name()).unwrap_or(Priority::Debug)
 }
 
 /// Budgets and places, as the configuration has them.

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use self::hand::{Hand, Key};
 use crate::{
-    announce::{self, Announcer},
+    announce::Announcer,
     cluster::{Change, Cluster},
     metrics::{ByHash, Metrics},
     nodes,
@@ -149,14 +149,15 @@ impl Controller {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut dirty = Some((Change::ALL, Instant::now()));
+        let mut dirty = Some(Change::ALL);
         let mut heard = Vec::new();
         let (mut plan_at, mut look_at) = (Instant::now(), Instant::now());
+        let mut planned: Option<Instant> = None;
         loop {
             let mut noted = false;
             tokio::select! {
                 change = self.cluster.changes.next() => {
-                    dirty = Some(dirty.map_or((change, Instant::now()), |(before, since)| (before.and(change), since)));
+                    dirty = Some(dirty.map_or(change, |before| before.and(change)));
                     tokio::time::sleep(SETTLE).await;
                 }
                 count = self.heard.recv_many(&mut heard, BATCH) => {
@@ -175,7 +176,7 @@ impl Controller {
                 _ = tick.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
-            if let Some((change, _)) = dirty.take() {
+            if let Some(change) = dirty.take() {
                 noted = true;
                 if change.any(Change::NODES) {
                     self.observe_nodes();
@@ -185,17 +186,17 @@ impl Controller {
                 }
             }
             if noted {
-                plan_at = plan_at.min(Instant::now());
+                let soon = planned.map_or_else(Instant::now, |planned| planned + PLAN);
+                plan_at = plan_at.min(soon);
             }
             if Instant::now() >= plan_at {
                 if self.advance_rollouts() {
                     self.judge().await;
                 }
                 self.plan();
+                planned = Some(Instant::now());
                 plan_at = Instant::now() + IDLE;
                 look_at = Instant::now();
-            } else if noted {
-                plan_at = plan_at.min(Instant::now() + PLAN);
             }
             self.keep_bundle();
             // Looking at every object for each message of a thousand sensors would take all the time.
@@ -281,7 +282,7 @@ impl Controller {
         let Some(candidates) = observe::candidates(&self.cluster, &resources, &self.percents(&resources)) else {
             return;
         };
-        let basis = Basis::new(candidates, announce::config(&self.cluster));
+        let basis = Basis::new(candidates, self.cluster.configuration());
         if self.judged.is_some() && basis == self.basis {
             return;
         }

@@ -73,6 +73,8 @@ metrics! {
     alerts: Counter = "gyrfalcon_alerts",
     /// Alerts that sensors sent again and that were known already.
     alerts_repeated: Counter = "gyrfalcon_alerts_repeated",
+    /// Alerts that a sensor said to be about a pod of another node; they count as alerts of the sensor's node.
+    alerts_foreign: Counter = "gyrfalcon_alerts_foreign",
     /// Events that sensors lost since they started, by node.
     sensor_losses: Family<ByNode, Gauge> = "gyrfalcon_sensor_losses",
     /// Alerts that sensors gave up because their spool was full, by node.

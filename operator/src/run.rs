@@ -91,7 +91,7 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
     let (offer_tx, offer) = watch::channel(None);
     let (nodes_tx, nodes) = watch::channel(Default::default());
     let (fleet, heard) = mpsc::channel(HEARD);
-    let (settings_tx, settings) = watch::channel(announce::settings(&announce::config(&cluster)));
+    let (settings_tx, settings) = watch::channel(announce::settings(&cluster.configuration()));
     tokio::spawn(follow_config(cluster.clone(), settings_tx));
     let writer = Identity { namespace: args.namespace.as_str().into(), instance: instance(&args.pod_name).into() };
     let pods = Arc::new(cluster.pods.clone());
@@ -103,7 +103,7 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
         offer,
         nodes,
         pods: cluster.pods.clone(),
-        intake: Intake::new(sinks.clone(), announcer.clone(), metrics.clone()),
+        intake: Intake::new(sinks.clone(), cluster.pods.clone(), announcer.clone(), metrics.clone()),
         fleet,
     };
     let gate = Gate::new(&client, cluster.pods.clone(), &args.token_audience, &account.0, &account.1);
@@ -264,7 +264,7 @@ fn instance(pod: &str) -> String {
 async fn follow_config(cluster: Cluster, settings: watch::Sender<Settings>) {
     loop {
         cluster.config_changes.next().await;
-        settings.send_replace(announce::settings(&announce::config(&cluster)));
+        settings.send_replace(announce::settings(&cluster.configuration()));
     }
 }
 

@@ -139,7 +139,7 @@ impl Settings {
 }
 
 /// The rule loader's word for a priority.
-pub(crate) fn priority(priority: Priority) -> rules::alert::Priority {
+pub fn priority(priority: Priority) -> rules::alert::Priority {
     rules::alert::Priority::parse(priority.name()).unwrap_or(rules::alert::Priority::Debug)
 }
 

@@ -18,7 +18,7 @@ pub mod trial;
 
 pub use accept::{Accepted, Candidate, ConfigMap, Outcome, Verdict, accept};
 pub use assemble::{Assembly, Confinement};
-pub use bundle::{Bundle, ReadError, Settings, Staged, Unit, Unreadable, short_hash};
+pub use bundle::{Bundle, ReadError, Settings, Staged, Unit, Unreadable, priority, short_hash};
 pub use compile::{Compiled, UnitOutcome, UnitState, compile};
 pub use limits::Limits;
 pub use node::NodeFacts;

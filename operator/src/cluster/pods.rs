@@ -210,6 +210,17 @@ impl Pods {
         (entry.config_hash.as_deref() == Some(runtime_uid)).then(|| uid.to_string())
     }
 
+    /// Whether a pod can be on this node: what a sensor says of a pod that is known to be elsewhere, or to be another, is
+    /// not to be believed. A pod that is not known may have been there: alerts can be older than a pod is remembered.
+    pub fn can_be_on(&self, node: &str, namespace: &str, name: &str, runtime_uid: &str) -> bool {
+        let tables = self.lock();
+        if let Some(pod) = tables.pods.get(runtime_uid) {
+            return &*pod.node == node && &*pod.namespace == namespace && &*pod.name == name;
+        }
+        let named = tables.by_name.get(&(namespace.into(), name.into())).and_then(|uid| tables.pods.get(uid));
+        named.is_none_or(|pod| pod.config_hash.as_deref() != Some(runtime_uid) || &*pod.node == node)
+    }
+
     /// Nodes with a living pod of this service account.
     pub fn nodes_of(&self, namespace: &str, service_account: &str) -> HashSet<Box<str>> {
         let tables = self.lock();
@@ -381,6 +392,20 @@ mod tests {
         assert_eq!(pods.api_uid("shop", "etcd-a", "h4sh").as_deref(), Some("api"));
         assert_eq!(pods.api_uid("shop", "etcd-a", "api").as_deref(), Some("api"));
         assert_eq!(pods.api_uid("shop", "etcd-a", "other"), None, "an earlier pod of the same name");
+    }
+
+    #[test]
+    fn a_sensor_is_not_believed_about_pods_of_other_nodes() {
+        let more = json!({"annotations": {CONFIG_MIRROR: "h4sh", CONFIG_HASH: "h4sh"}});
+        let pods = Pods::default();
+        pods.set(&plain("u1", "one", "a"));
+        pods.set(&pod("api", "etcd-a", "a", more));
+        assert!(pods.can_be_on("a", "shop", "one", "u1"));
+        assert!(!pods.can_be_on("b", "shop", "one", "u1"), "it is on another node");
+        assert!(!pods.can_be_on("a", "bank", "one", "u1"), "it is in another namespace");
+        assert!(pods.can_be_on("a", "shop", "etcd-a", "h4sh"));
+        assert!(!pods.can_be_on("b", "shop", "etcd-a", "h4sh"), "its mirror is on another node");
+        assert!(pods.can_be_on("b", "shop", "one", "gone"), "an earlier pod of the same name");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    config::SensorConfig,
+    config::{SensorConfig, SensorConfigSpec},
     node::SensorNode,
     rule::{ClusterFalcoRule, FalcoRule},
     sink::{AlertSink, ClusterAlertSink},
@@ -159,6 +159,11 @@ impl Cluster {
             config_changes,
             synced,
         }
+    }
+
+    /// The configuration, or what holds without one.
+    pub fn configuration(&self) -> SensorConfigSpec {
+        self.config.state().first().map(|config| config.spec.clone()).unwrap_or_default()
     }
 
     /// Waits until everything has been listed once.

@@ -44,7 +44,7 @@ impl Reviewer {
         let text = config_map(rule);
         let unknown = text.is_none();
         candidates.push(rule.candidate(text.unwrap_or_else(unread), None));
-        let config = self.cluster.config.state().first().map(|config| config.spec.clone()).unwrap_or_default();
+        let config = self.cluster.configuration();
         // Without a judgement (this replica follows) there are no last good versions: mistakes of others count as such.
         let previous = self.judged.borrow().as_ref().map(|judged| Arc::clone(&judged.bundle));
         let none = Bundle::default();

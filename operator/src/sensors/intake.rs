@@ -14,10 +14,14 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
+    cluster::pods::Pods,
     metrics::Metrics,
     outbox::{Envelope, OutboxError},
     sinks::SinkSet,
 };
+
+/// Spools whose marks are kept without a session.
+const SPOOLS: usize = 10_000;
 
 /// Gets the alerts that are new, after they are safe.
 pub trait Announce: Send + Sync + 'static {
@@ -31,6 +35,7 @@ pub struct Intake(Arc<Inner>);
 
 struct Inner {
     sinks: SinkSet,
+    pods: Pods,
     announce: Arc<dyn Announce>,
     metrics: Metrics,
     /// Highest sequence number that was taken, by spool.
@@ -47,9 +52,9 @@ pub struct Marks {
 }
 
 impl Intake {
-    /// Takes alerts into the outbox of these sinks.
-    pub fn new(sinks: SinkSet, announce: Arc<dyn Announce>, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner { sinks, announce, metrics, taken: Mutex::default() }))
+    /// Takes alerts into the outbox of these sinks; `pods` tells which of them can be right about where they happened.
+    pub fn new(sinks: SinkSet, pods: Pods, announce: Arc<dyn Announce>, metrics: Metrics) -> Self {
+        Self(Arc::new(Inner { sinks, pods, announce, metrics, taken: Mutex::default() }))
     }
 
     /// How far a spool has come, now and from now on.
@@ -61,6 +66,10 @@ impl Intake {
         self.taken(spool, outbox.committed(spool).await?);
         let acked = outbox.acked(spool).await?;
         let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.len() > SPOOLS {
+            // What no session reads, the outbox knows as well.
+            taken.retain(|known, mark| **known == *spool || mark.receiver_count() > 0);
+        }
         Ok(Marks { acked, received: taken.entry(spool.into()).or_default().subscribe() })
     }
 
@@ -74,7 +83,8 @@ impl Intake {
     }
 
     /// Takes alerts that a sensor sent; false when the operator is ending. Waits until they are in the store.
-    pub async fn take(&self, node: &Arc<str>, spool: &Arc<str>, alerts: Vec<proto::Alert>) -> bool {
+    pub async fn take(&self, node: &Arc<str>, spool: &Arc<str>, mut alerts: Vec<proto::Alert>) -> bool {
+        self.confine(node, &mut alerts);
         let Some(last) = alerts.iter().map(|alert| alert.seq).max() else { return true };
         let envelopes = alerts.iter().map(|alert| envelope(node, spool, alert)).collect();
         if let Err(error) = self.0.sinks.publish(envelopes).await {
@@ -90,6 +100,19 @@ impl Intake {
             self.0.announce.announce(node, fresh);
         }
         true
+    }
+}
+
+impl Intake {
+    /// Leaves of where alerts happened only what can be true: a sensor speaks for its own node. Such an alert counts as one
+    /// of the node itself, so that neither Events nor sinks of somebody else's namespace have it.
+    fn confine(&self, node: &Arc<str>, alerts: &mut [proto::Alert]) {
+        let elsewhere = |pod: &mut proto::Pod| !self.0.pods.can_be_on(node, &pod.namespace, &pod.name, &pod.uid);
+        let foreign = alerts.iter_mut().filter_map(|alert| alert.pod.take_if(elsewhere)).count();
+        if foreign > 0 {
+            self.0.metrics.alerts_foreign.inc_by(foreign as u64);
+            warn!(node = &**node, alerts = foreign, "a sensor sent alerts about pods that are not on its node");
+        }
     }
 }
 
