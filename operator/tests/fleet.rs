@@ -56,6 +56,9 @@ fn main() {
         ($name:ident) => {{
             let (runtime, world, missing) = (Arc::clone(&runtime), Arc::clone(&world), missing.clone());
             Trial::ignorable_test(stringify!($name), move || match missing {
+                Some(reason) if std::env::var_os("REQUIRE_KERNEL").is_some_and(|value| value == "1") => {
+                    Err(Failed::from(format!("REQUIRE_KERNEL=1, but {reason}")))
+                }
                 Some(reason) => Ok(Completion::ignored_with(reason)),
                 None => runtime.block_on(async {
                     let world = world.get_or_try_init(World::start).await.map_err(failed)?;

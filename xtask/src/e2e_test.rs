@@ -13,6 +13,8 @@ use crate::{ebpf, image, kubernetes, rooted};
 
 /// The name of the test target.
 pub const TARGET: &str = "e2e";
+/// The operator's own target that wants a control plane: sensors that only speak the protocol.
+const FLEET: &str = "fleet";
 /// Tells the tests where the sensor's program is.
 const SENSOR_VAR: &str = "GYRFALCON_E2E_SENSOR";
 
@@ -45,7 +47,14 @@ pub fn run(checkout: &Checkout, object: &Path, filters: &[String]) -> Result<(bo
         [(e2e::tools::FOLDER_VAR, tools.folder()), (e2e::image::FOLDER_VAR, images.as_path()), (SENSOR_VAR, &sensor)];
     let mut command = rooted::command(package, &program, &variables)?;
     let (status, tally) = tally::run(command.args(filters))?;
-    Ok((status.success(), tally))
+    // It understands one filter.
+    let Some((package, _)) = checkout.target_named("test", FLEET).filter(|_| filters.len() <= 1) else {
+        return Ok((status.success(), tally));
+    };
+    let program = rooted::build(checkout, &["test", "--workspace", "--test", FLEET], FLEET, object)?;
+    let mut command = rooted::command(package, &program, &variables)?;
+    let (fleet, more) = tally::run(command.args(filters))?;
+    Ok((status.success() && fleet.success(), tally + more))
 }
 
 /// The command: like a step of `cargo xtask test`, alone.
