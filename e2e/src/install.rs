@@ -12,13 +12,8 @@ pub const SYSTEM: &str = "gyrfalcon-system";
 /// What the chart gives the sensor; a machine may lack one, and then no container can have it.
 const CAPABILITIES: [&str; 5] = ["BPF", "PERFMON", "SYS_RESOURCE", "SYS_PTRACE", "DAC_READ_SEARCH"];
 
-/// Loads the images whose archives are given into the node.
-pub fn load_images<'a>(cluster: &Cluster, archives: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    archives.into_iter().try_for_each(|archive| cluster.load_image(archive))
-}
-
 /// The values by which the chart takes our images, for `--set`.
-pub fn values() -> Vec<String> {
+fn values() -> Vec<String> {
     let tag = image::TAG;
     vec![
         "image.registry=".to_owned(),

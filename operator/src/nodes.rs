@@ -67,7 +67,7 @@ pub fn plan(
             architecture: text(&hello.architecture, 32),
             driver: text(&hello.driver, 64),
             hooks: sensor.report.hooks.iter().take(64).map(|hook| cut(hook, 128)).collect(),
-            bundle: text(&short(&sensor.running), 64),
+            bundle: Some(&sensor.running).filter(|hash| !hash.is_empty()).map(|hash| bundle::short_hash(hash)),
             events_per_second: Some(rate(sensor.report.events_per_second, before.events_per_second)),
             lost: Some(count(sensor.report.losses.values().fold(0, |sum: u64, lost| sum.saturating_add(*lost)))),
             losses: sensor.report.losses.iter().take(64).map(|(kind, lost)| (cut(kind, 64), count(*lost))).collect(),
@@ -105,14 +105,6 @@ fn seen(sensor: &Sensor, state: NodeState, before: &SensorNodeStatus) -> Option<
         |shown: &&Time| before.state == Some(state) && (0..SEEN_STEP).contains(&(sensor.seen - shown.0.as_second()));
     let shown = before.last_seen.as_ref().filter(fresh).cloned();
     shown.or_else(|| Timestamp::from_second(sensor.seen).ok().map(Time))
-}
-
-/// How a hash is shown.
-pub fn short(hash: &str) -> String {
-    match hash.get(..12) {
-        Some(start) => format!("sha256:{start}"),
-        None => String::new(),
-    }
 }
 
 fn state(sensor: &Sensor, bundle: Option<&str>) -> (NodeState, String) {

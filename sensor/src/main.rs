@@ -5,7 +5,6 @@ mod active;
 mod agent;
 #[expect(unsafe_code, reason = "opens cgroups by their ids")]
 mod cgroups;
-mod chain;
 mod cli;
 #[expect(unsafe_code, reason = "asks libc for the time zone")]
 mod clock;

@@ -36,7 +36,7 @@ pub fn losses(driver: &Driver, counters: &Counters) {
     }
     let counts = match driver.counts() {
         Ok(counts) => counts,
-        Err(error) => return warn!(error = %crate::chain::chain(&error), "cannot read the kernel's counters"),
+        Err(error) => return warn!(error = %link::chain(&error), "cannot read the kernel's counters"),
     };
     for (event, count) in counts.events {
         for counter in KernelCounter::ALL.iter().filter(|counter| counter.is_loss() && count.get(**counter) > 0) {

@@ -18,9 +18,10 @@ use rules::{
 };
 use sinks::SinkConfig;
 
+use link::chain;
+
 use crate::{
     active::{Active, Unit},
-    chain::chain,
     input::{Content, File, InputError},
 };
 
@@ -123,7 +124,7 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
                 &source,
                 text.text.as_bytes(),
                 FileOptions {
-                    minimum_priority: priority(spec.minimum_priority()),
+                    minimum_priority: bundle::priority(spec.minimum_priority()),
                     rules: spec.mode() != Mode::Off,
                     ..FileOptions::default()
                 },
@@ -150,10 +151,6 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
     });
     let namespaced = resources.iter().filter(|resource| resource.manifest.id().kind.namespaced()).count();
     Compiled { active, specs, sinks, messages, loaded: results, namespaced, foreign }
-}
-
-fn priority(priority: api::scalar::Priority) -> rules::alert::Priority {
-    rules::alert::Priority::parse(priority.name()).unwrap_or(rules::alert::Priority::Debug)
 }
 
 fn sink(path: &Path, manifest: &Manifest, messages: &mut Vec<Message>) -> Option<SinkConfig> {

@@ -18,9 +18,10 @@ use event::state::{Host as HostFacts, Limits, State};
 use rules::load::Options;
 use tracing::{info, warn};
 
+use link::chain;
+
 use crate::{
     active::Active,
-    chain::chain,
     cli, containers,
     driver::{self, Driver, DriverError, Host, Waker, boot_time_ns},
     lookup,

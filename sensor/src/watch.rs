@@ -14,7 +14,9 @@ use std::{
 use notify::{Config, EventKind, PollWatcher, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
-use crate::{chain::chain, input};
+use link::chain;
+
+use crate::input;
 
 /// How long the files must have been left alone.
 pub const QUIET: Duration = Duration::from_millis(100);

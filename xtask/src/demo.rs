@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use e2e::{Cluster, ClusterOptions, Tools, capabilities_here, reaper, wait_for};
+use e2e::install::{self, SYSTEM};
+use e2e::{Cluster, ClusterOptions, Tools, reaper, wait_for};
 use serde_json::Value;
 
 use crate::checkout::Checkout;
@@ -17,14 +18,10 @@ use crate::{ebpf, image, kubernetes};
 /// The hidden command for the part that needs root.
 pub const IN_CLUSTER: &str = "demo-in-cluster";
 
-/// The namespace of Gyrfalcon.
-const SYSTEM: &str = "gyrfalcon-system";
 /// The namespace of what is watched.
 const SHOP: &str = "shop";
 /// Files and folders that are applied: rules for the whole cluster, then one sample for each kind.
 const MANIFESTS: [&str; 2] = ["config/rules", "config/samples"];
-/// What the chart gives to the sensor.
-const CAPABILITIES: [&str; 5] = ["BPF", "PERFMON", "SYS_RESOURCE", "SYS_PTRACE", "DAC_READ_SEARCH"];
 /// What a newcomer would wait.
 const LONG: Duration = Duration::from_secs(180);
 
@@ -88,7 +85,9 @@ fn show(cluster: &Cluster, checkout: &Checkout, images: &Path) -> Result<()> {
     for image in &image::OURS {
         cluster.load_image(&images.join(format!("{}.tar", image.program)))?;
     }
-    install_chart(cluster, checkout)?;
+    announce("helm install gyrfalcon charts/gyrfalcon");
+    // One node.
+    print!("{}", install::helm(cluster, &checkout.root.join("charts/gyrfalcon"), &["operator.replicas=1"])?);
     // Samples are in it.
     cluster.kubectl(["create", "namespace", SHOP])?.success()?;
     for manifests in MANIFESTS {
@@ -119,27 +118,6 @@ fn counted(cluster: &Cluster) -> Option<()> {
     let rules = cluster.kubectl_json(["get", "clusterfalcorules"]).ok()?;
     let hits = |rule: &Value| rule["status"]["hits"]["total"].as_i64().unwrap_or(0);
     rules["items"].as_array()?.iter().any(|rule| hits(rule) > 0).then_some(())
-}
-
-fn install_chart(cluster: &Cluster, checkout: &Checkout) -> Result<()> {
-    let chart = checkout.root.join("charts/gyrfalcon").display().to_string();
-    announce("helm install gyrfalcon charts/gyrfalcon");
-    let tag = e2e::image::TAG;
-    let values = [
-        "image.registry=".to_owned(),
-        "image.pullPolicy=Never".to_owned(),
-        format!("image.operator.repository=gyrfalcon-operator,image.operator.tag={tag}"),
-        format!("image.sensor.repository=gyrfalcon,image.sensor.tag={tag}"),
-        // One node.
-        "operator.replicas=1".to_owned(),
-        format!("sensor.capabilities={{{}}}", capabilities_here(&CAPABILITIES).join(",")),
-    ];
-    let mut args = vec!["install", "gyrfalcon", &chart, "--namespace", SYSTEM, "--create-namespace"];
-    args.extend(["--wait", "--timeout=180s"]);
-    args.extend(values.iter().flat_map(|value| ["--set", value]));
-    let installed = cluster.helm(&args)?;
-    print!("{}", installed.success()?);
-    Ok(())
 }
 
 fn all_ready(cluster: &Cluster) -> Option<()> {

@@ -81,7 +81,7 @@ impl Controller {
             load: &load,
             total,
             last_hour: self.history.last_hour(uid, now.as_second()),
-            bundle: &nodes::short(&judged.offer.hash),
+            bundle: &bundle::short_hash(&judged.offer.hash),
             storm: storms.contains(uid),
             rollout,
             before,
@@ -201,7 +201,7 @@ impl Controller {
                 degraded: desired.saturating_sub(ready),
                 versions: versions.into_iter().map(|(version, sensors)| VersionCount { version, sensors }).collect(),
             }),
-            bundle: offer.map(|offer| BundleStatus { hash: nodes::short(&offer.hash), rules }),
+            bundle: offer.map(|offer| BundleStatus { hash: bundle::short_hash(&offer.hash), rules }),
             drops: Some(Drops { total: i64::try_from(lost).unwrap_or(i64::MAX) }),
         };
         let same = SensorConfigStatus { drops: before.drops.clone(), ..status.clone() } == *before;

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, io::Read};
 
+use bundle::Bundle;
 use flate2::{Compression, read::GzDecoder, read::GzEncoder};
 use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::{
@@ -12,7 +13,6 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::names::{BUNDLE_CONFIG_MAP, FIELD_MANAGER};
@@ -75,7 +75,7 @@ impl Keep {
         for (at, part) in parts.iter().enumerate().rev() {
             let mut data = BTreeMap::new();
             if at == 0 {
-                data.insert(HASH, hash(bytes));
+                data.insert(HASH, Bundle::hash(bytes));
                 data.insert(COUNT, parts.len().to_string());
             }
             let map = json!({
@@ -114,7 +114,7 @@ impl Keep {
         }
         let mut bytes = Vec::new();
         let unpacked = GzDecoder::new(&*packed).take(link::BUNDLE_BYTES).read_to_end(&mut bytes);
-        if unpacked.is_err() || data.get(HASH) != Some(&hash(&bytes)) {
+        if unpacked.is_err() || data.get(HASH) != Some(&Bundle::hash(&bytes)) {
             warn!(
                 "the bundle that an earlier operator kept is not whole; resources with mistakes have no last good version"
             );
@@ -130,8 +130,4 @@ fn api(at: usize) -> impl FnOnce(kube::Error) -> KeepError {
 
 fn part(map: ConfigMap) -> Vec<u8> {
     map.binary_data.unwrap_or_default().remove(PART).unwrap_or_default().0
-}
-
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

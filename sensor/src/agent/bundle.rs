@@ -7,9 +7,10 @@ use rules::load::Options;
 use tracing::{Level, warn};
 
 use super::{compiler::Built, link::Verified};
+use link::chain;
+
 use crate::{
     active::{Active, Unit},
-    chain::chain,
     log,
     throttle::Throttle,
 };

@@ -47,9 +47,10 @@ use self::{
     spool::{Limits, Queue, Writer},
     status::{Reporter, Status},
 };
+use ::link::chain;
+
 use crate::{
     active::Active,
-    chain::chain,
     cli,
     exit::Exit,
     pipeline::Input,

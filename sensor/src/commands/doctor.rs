@@ -1,7 +1,8 @@
 //! `gyrfalcon doctor`: what this kernel permits, what would be used, and why.
 
+use link::chain;
+
 use crate::{
-    chain::chain,
     cli,
     containers::{self, sockets::sockets},
     driver::{self, Driver, Host, Rows},

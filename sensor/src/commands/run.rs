@@ -22,9 +22,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use sinks::{Secrets, SinkConfig, Sinks, config::Target};
 use tracing::{error, info, warn};
 
+use link::chain;
+
 use crate::{
     active::Active,
-    chain::chain,
     cli,
     commands::{compile_options, print_messages},
     exit::Exit,

@@ -25,8 +25,7 @@ struct Source<'a> {
 /// Runs the tests and reports.
 pub fn test(args: &cli::Test) -> Exit {
     let (files, errors) = input::read(&args.paths);
-    let mut problems: Vec<String> =
-        errors.iter().map(|error| format!("error: {}\n", crate::chain::chain(error))).collect();
+    let mut problems: Vec<String> = errors.iter().map(|error| format!("error: {}\n", link::chain(error))).collect();
     let mut candidates = Vec::new();
     let mut sources = Vec::new();
     for (number, file) in files.iter().enumerate() {

@@ -21,7 +21,7 @@ use super::{
     cri::{ContainerEventType, Cri, CriError, Found},
     sockets::Socket,
 };
-use crate::chain::chain;
+use link::chain;
 
 /// How often everything is listed, in case an event was missed.
 const RELIST: Duration = Duration::from_secs(60);

@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use self::backoff::Backoff;
 pub use self::{dial::Address, receive::Verified};
 use super::spool::{Queue, Spool};
-use crate::chain::chain;
+use ::link::chain;
 
 /// Who takes what the operator sends. Called on the link's threads: it must not wait long.
 pub trait Receive: Send + Sync + 'static {

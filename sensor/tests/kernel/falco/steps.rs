@@ -42,7 +42,9 @@ struct Player {
 
 impl Player {
     fn take(&mut self, step: &Value, mark: &str, goes_on: bool) {
-        let text = |value: &Value| value.as_str().unwrap_or_default().replace("$TMP", "/tmp").replace("XXXX", mark);
+        // What the data has in names where each run puts a word of its own: four times the letter, as in mktemp(1).
+        let place = "X".repeat(4);
+        let text = |value: &Value| value.as_str().unwrap_or_default().replace("$TMP", "/tmp").replace(&place, mark);
         let at = |key: &str| text(&step[key]);
         let mode = step["mode"].as_i64().unwrap_or(0o644);
         let op = at("op");
