@@ -83,6 +83,11 @@ impl Announcer {
         }
     }
 
+    /// Writes nothing while `held`; alerts are counted on.
+    pub fn hold(&self, held: bool) {
+        self.events().iter().for_each(|events| events.hold(held));
+    }
+
     /// Rule resources whose alerts come too fast for Events, by uid.
     pub fn storms(&self) -> HashSet<Box<str>> {
         self.events().iter().flat_map(Events::storms).map(|storm| storm.rule.uid.clone()).collect()

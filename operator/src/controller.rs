@@ -27,6 +27,7 @@ use self::hand::{Hand, Key};
 use crate::{
     announce::Announcer,
     cluster::{Change, Cluster},
+    leader::Leadership,
     metrics::{ByHash, Metrics},
     nodes,
     rules::{
@@ -74,6 +75,8 @@ pub struct Parts {
     pub sinks: SinkSet,
     /// Namespace and name of the sensors' service account.
     pub sensors: (String, String),
+    /// Whether this replica still leads; while that is not known, nothing is decided and nothing written.
+    pub leadership: watch::Receiver<Leadership>,
     /// What is measured.
     pub metrics: Metrics,
 }
@@ -89,6 +92,7 @@ pub struct Controller {
     announcer: Arc<Announcer>,
     sinks: SinkSet,
     sensors: (String, String),
+    leadership: watch::Receiver<Leadership>,
     metrics: Metrics,
     fleet: Fleet,
     history: History,
@@ -119,7 +123,7 @@ impl Controller {
     pub async fn new(parts: Parts) -> Self {
         let previous = restore(&parts.keep).await;
         let mut controller = Self {
-            hand: Hand::new(parts.client.clone(), parts.metrics.clone()),
+            hand: Hand::new(parts.client.clone(), parts.metrics.clone(), parts.leadership.clone()),
             cluster: parts.cluster,
             keep: parts.keep,
             heard: parts.heard,
@@ -129,6 +133,7 @@ impl Controller {
             announcer: parts.announcer,
             sinks: parts.sinks,
             sensors: parts.sensors,
+            leadership: parts.leadership,
             metrics: parts.metrics,
             fleet: Fleet::default(),
             history: History::default(),
@@ -176,6 +181,10 @@ impl Controller {
                 _ = tick.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
+            // What others might decide otherwise meanwhile waits; what sensors say is still heard.
+            if *self.leadership.borrow() != Leadership::Leading {
+                continue;
+            }
             if let Some(change) = dirty.take() {
                 noted = true;
                 if change.any(Change::NODES) {
@@ -209,8 +218,10 @@ impl Controller {
             }
         }
         // What is due is written; a new leader does the rest.
-        self.plan();
-        self.write_due();
+        if *self.leadership.borrow() == Leadership::Leading {
+            self.plan();
+            self.write_due();
+        }
         self.hand.finish(Duration::from_secs(5)).await;
     }
 

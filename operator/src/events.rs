@@ -12,7 +12,10 @@ pub mod redact;
 pub mod writer;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -63,8 +66,10 @@ struct Shared {
     clock: Clock,
     wake: Notify,
     stop: Notify,
+    /// Nothing is sent.
+    held: AtomicBool,
     results: Arc<Results>,
-    in_flight: std::sync::atomic::AtomicUsize,
+    in_flight: AtomicUsize,
 }
 
 impl Shared {
@@ -96,8 +101,9 @@ impl Events {
             clock,
             wake: Notify::new(),
             stop: Notify::new(),
+            held: AtomicBool::new(false),
             results: Arc::clone(&results),
-            in_flight: std::sync::atomic::AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
         });
         let writer = Arc::new(Writer::new(client, pods, results));
         let task = tokio::spawn(run(Arc::clone(&shared), writer, settings));
@@ -115,6 +121,12 @@ impl Events {
         self.shared.wake.notify_one();
     }
 
+    /// Sends nothing while `held`. Alerts are counted in their series as ever, so the memory they take stays bounded.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.store(held, Relaxed);
+        self.shared.wake.notify_one();
+    }
+
     /// The rules that fire faster than their alerts can be Events, for their condition `AlertStorm`.
     pub fn storms(&self) -> Vec<Storm> {
         let now = (self.shared.clock)();
@@ -128,7 +140,7 @@ impl Events {
             totals: aggregator.totals(),
             suppressed: Cause::ALL.into_iter().map(|cause| (cause, aggregator.suppressed(cause))).collect(),
             writes: writer::Result::ALL.into_iter().map(|of| (of, self.shared.results.count(of))).collect(),
-            in_flight: self.shared.in_flight.load(std::sync::atomic::Ordering::Relaxed),
+            in_flight: self.shared.in_flight.load(Relaxed),
         }
     }
 
@@ -157,18 +169,19 @@ async fn run(shared: Arc<Shared>, writer: Arc<Writer>, mut settings: watch::Rece
     let mut flying: JoinSet<(WriteId, Outcome)> = JoinSet::new();
     let (mut stopping, mut changes) = (false, true);
     loop {
-        while flying.len() < CONCURRENCY {
+        let held = shared.held.load(Relaxed);
+        while !held && flying.len() < CONCURRENCY {
             let now = (shared.clock)();
             let Some(write) = shared.aggregator().next(now) else { break };
             let (id, writer) = (write.id.clone(), Arc::clone(&writer));
             flying.spawn(async move { (id, writer.write(write).await) });
         }
-        shared.in_flight.store(flying.len(), std::sync::atomic::Ordering::Relaxed);
+        shared.in_flight.store(flying.len(), Relaxed);
         if stopping && flying.is_empty() && shared.aggregator().is_idle() {
             return;
         }
         let now = (shared.clock)();
-        let wake_at = shared.aggregator().wake_at(now).filter(|_| flying.len() < CONCURRENCY);
+        let wake_at = shared.aggregator().wake_at(now).filter(|_| !held && flying.len() < CONCURRENCY);
         let timer = async {
             match wake_at {
                 Some(at) => tokio::time::sleep(at.saturating_sub(now.since_start)).await,

@@ -58,7 +58,7 @@ fn observed(
 pub async fn follow(cluster: Cluster, sinks: SinkSet, mut leadership: watch::Receiver<Leadership>) {
     let mut last = None;
     loop {
-        let leading = *leadership.borrow_and_update() == Leadership::Leading;
+        let leading = leadership.borrow_and_update().ours();
         let now = observe(&cluster);
         // Statuses are written by ourselves; they matter only when a sink is new here.
         let basis: Vec<_> = now.iter().map(|sink| Observed { status: None, ..sink.clone() }).collect();

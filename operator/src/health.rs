@@ -13,9 +13,9 @@ use axum::{
     routing::get,
 };
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
-use crate::tls::Certificates;
+use crate::{leader::Leadership, tls::Certificates};
 
 /// What readiness depends on.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Readiness {
     pub synced: Arc<AtomicBool>,
     /// There is a certificate to show.
     pub certificates: Certificates,
+    /// Who leads.
+    pub leadership: watch::Receiver<Leadership>,
 }
 
 #[derive(Clone)]
@@ -48,10 +50,17 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, registry: Regist
 
 async fn ready(State(served): State<Served>) -> (StatusCode, &'static str) {
     if !served.readiness.synced.load(Relaxed) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not been listed yet\n");
+        let text = "the API server has not told everything yet: which sinks, secrets and rules there are is not known; \
+                    alerts stay in the outbox and with the sensors until it has\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     if !served.readiness.certificates.ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "there are no certificates yet\n");
+    }
+    if *served.readiness.leadership.borrow() == Leadership::Unsure {
+        let text = "the API server does not answer: alerts of connected sensors go on to their sinks; statuses, Events, new \
+                    rules and new sessions wait until it does\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     (StatusCode::OK, "ok\n")
 }

@@ -55,7 +55,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Whether this replica leads (1) or not (0).
+    /// Whether this replica leads (1) or not (0); 0 also while the API server does not say.
     leading: Gauge = "gyrfalcon_leading",
     /// Sensors that are connected.
     sensors_connected: Gauge = "gyrfalcon_sensors_connected",

@@ -39,8 +39,14 @@ use crate::{
 
 /// How often certificates are looked at.
 const CERTIFICATES: Duration = Duration::from_secs(600);
+/// How often they are looked at after that failed.
+const CERTIFICATES_RETRY: Duration = Duration::from_secs(30);
 /// How often they are looked for while there are none.
 const CERTIFICATES_MISSING: Duration = Duration::from_secs(2);
+/// How often is said that the API server has not told everything yet.
+const COMPLAINT: Duration = Duration::from_secs(30);
+/// How long giving up the Lease may take.
+const RELEASE: Duration = Duration::from_secs(5);
 /// How long sinks have at the end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Sensors that can be connected.
@@ -50,7 +56,7 @@ const API_SERVERS: usize = 100;
 /// Messages of sensors that wait for the controller.
 const HEARD: usize = 4096;
 
-/// Runs until a signal or until leadership is lost.
+/// Runs until a signal, or until another replica leads that this one did before.
 ///
 /// # Errors
 /// When something without which the operator is of no use cannot be had.
@@ -64,17 +70,26 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
     })?;
     let cluster = Cluster::follow(&client);
     let certificates = Certificates::default();
-    let readiness = Readiness { synced: Arc::new(AtomicBool::new(false)), certificates: certificates.clone() };
+    let (leadership, led) = watch::channel(Leadership::Following(None));
+    let synced = Arc::new(AtomicBool::new(false));
+    let readiness =
+        Readiness { synced: Arc::clone(&synced), certificates: certificates.clone(), leadership: led.clone() };
     let health = TcpListener::bind(args.health_listen).await?;
-    tokio::spawn(health::serve(health, readiness.clone(), metrics.registry()));
+    tokio::spawn(health::serve(health, readiness, metrics.registry()));
 
     let identity = format!("{}_{}", args.pod_name, std::net::SocketAddr::new(args.pod_ip, args.link_listen.port()));
-    let (leadership, led) = watch::channel(Leadership::Following(None));
     let election = elect(&args, identity.clone(), leadership);
     tokio::spawn(keep_certificates(store(&args, &client), certificates.clone(), led.clone()));
 
-    cluster.synced().await;
-    readiness.synced.store(true, Relaxed);
+    tokio::select! {
+        () = cluster.synced() => {}
+        () = complain(&outbox) => {}
+        why = signalled() => {
+            info!(signal = why, "stopping before the cluster was known");
+            return Ok(());
+        }
+    }
+    synced.store(true, Relaxed);
     info!("the cluster is known");
 
     let secrets = Arc::new(crate::sinks::secrets::Cluster::new(client.clone()));
@@ -119,7 +134,6 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
         if leads.wait_for(|now| *now == Leadership::Leading).await.is_err() {
             return std::future::pending().await;
         }
-        metrics.leading.set(1);
         let controller = Controller::new(Parts {
             keep: Keep::new(&client, &args.namespace),
             client: client.clone(),
@@ -131,11 +145,13 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
             announcer: Arc::clone(&announcer),
             sinks: sinks.clone(),
             sensors: account,
+            leadership: led.clone(),
             metrics: metrics.clone(),
         });
         controller.await.run(stopped).await;
     };
     let following = follow::follow(cluster.clone(), sinks.clone(), led.clone());
+    tokio::spawn(follow_leadership(led.clone(), Arc::clone(&announcer), metrics.clone()));
     let mut leading = std::pin::pin!(leading);
     tokio::select! {
         why = signalled() => info!(signal = why, "stopping"),
@@ -149,14 +165,18 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
     // First no more comes in; then what is there is written; then another replica may lead.
     serving.abort();
     stop.send_replace(true);
-    if metrics.leading.get() == 1 && tokio::time::timeout(Duration::from_secs(8), leading).await.is_err() {
+    if led.borrow().ours() && tokio::time::timeout(Duration::from_secs(8), leading).await.is_err() {
         warn!("statuses were not all written");
     }
     announcer.finish(Duration::from_secs(5)).await;
     if !args.no_leader_election {
-        let released = Election::release(&client, &args.namespace, &args.lease, &identity).await;
-        if let Err(error) = released {
-            warn!(error = %link::chain(&error), "the lease is not given up; others wait until it is old");
+        let released = Election::release(&client, &args.namespace, &args.lease, &identity);
+        match tokio::time::timeout(RELEASE, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                warn!(error = %link::chain(&error), "the lease is not given up; others wait until it is old");
+            }
+            Err(_) => warn!("the API server does not answer: the lease is not given up; others wait until it is old"),
         }
     }
     if !args.durable {
@@ -229,6 +249,11 @@ async fn keep_certificates(store: Store, certificates: Certificates, mut leaders
             },
             // The leader is about to make them.
             Ok(None) => CERTIFICATES_MISSING,
+            // Those that are shown stay good meanwhile.
+            Err(error) if certificates.ready() => {
+                warn!(error = %link::chain(&error), "certificates could not be looked at; trying again");
+                CERTIFICATES_RETRY
+            }
             Err(error) => {
                 warn!(error = %link::chain(&error), "certificates are not in place; trying again");
                 CERTIFICATES_MISSING
@@ -258,6 +283,29 @@ fn sensor_account(args: &Run) -> (String, String) {
 fn instance(pod: &str) -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{pod}-{:x}", since.as_nanos())
+}
+
+/// Says again and again that nothing can be done yet, and why. Never ends.
+async fn complain(outbox: &Outbox) {
+    loop {
+        tokio::time::sleep(COMPLAINT).await;
+        warn!(
+            waiting_bytes = outbox.bytes(),
+            "the API server has not told everything yet, so which sinks, secrets and rules there are is not known: alerts stay in the outbox and with the sensors until it has"
+        );
+    }
+}
+
+/// Holds the writer of Events back while this replica does not know whether it leads.
+async fn follow_leadership(mut leadership: watch::Receiver<Leadership>, announcer: Arc<Announcer>, metrics: Metrics) {
+    loop {
+        let now = leadership.borrow_and_update().clone();
+        metrics.leading.set(i64::from(now == Leadership::Leading));
+        announcer.hold(now != Leadership::Leading);
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Tells the writer of Events when the configuration changes.

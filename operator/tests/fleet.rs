@@ -9,7 +9,7 @@ mod common;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,8 @@ use common::{
 
 /// Longer than anything takes that works.
 const LONG: Duration = Duration::from_secs(90);
+/// How long the API server is away.
+const AWAY: Duration = Duration::from_secs(65);
 /// Sensors that are always there.
 const SENSORS: usize = 20;
 /// The node of sensors that behave badly.
@@ -76,7 +78,8 @@ fn main() {
         case!(what_a_hostile_sensor_says_hurts_nobody_else),
         case!(hits_are_exact_and_events_single_when_the_operator_is_killed),
         case!(nothing_is_written_while_nothing_happens),
-        case!(alerts_and_hits_survive_an_api_server_that_is_away),
+        case!(a_sink_has_every_alert_within_two_seconds_while_the_api_server_is_away),
+        case!(an_operator_that_starts_while_the_api_server_is_away_says_so_and_loses_nothing),
         case!(a_silent_sensor_is_let_go),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases);
@@ -393,58 +396,129 @@ async fn nothing_is_written_while_nothing_happens(world: &World) -> Result<()> {
     Ok(())
 }
 
-async fn alerts_and_hits_survive_an_api_server_that_is_away(world: &World) -> Result<()> {
-    let got: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
-    let noted = Arc::clone(&got);
-    let take = move |body: Bytes| async move {
-        let alert: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = alert["output"].as_str().unwrap_or_default().to_owned();
-        let key = text.split("away ").nth(1).unwrap_or_default().to_owned();
-        *noted.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
-    };
-    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let url = format!("http://{}/", listener.local_addr()?);
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", post(take))).await });
-    let sink = json!({
-        "apiVersion": "gyrfalcon.dev/v1alpha1", "kind": "ClusterAlertSink", "metadata": {"name": "receiver"},
-        "spec": {"webhook": {"url": url}},
-    });
-    world.kubectl_apply(&sink).await?;
-    let uid = world.apply("away", "Away rule").await?;
-    let has = |key: &str| got.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key);
-    let mut sent = 0;
-    let mut send = |count: usize| {
-        for (sensor, place) in world.sensors.iter().zip(&world.places).cycle().take(count) {
-            let message = format!("away {sent}");
-            sensor.alert(proto::Alert { message, ..alert(&uid, "Away rule", place.pods.first()) });
-            sent += 1;
+/// A receiver of webhooks, and when each alert, known by the number at the end of its text, was there first.
+#[derive(Clone, Default)]
+struct Receiver(Arc<Mutex<BTreeMap<usize, Instant>>>);
+
+impl Receiver {
+    /// Starts one, and applies a sink for it.
+    async fn start(world: &World, name: &str) -> Result<Self> {
+        let receiver = Self::default();
+        let noted = receiver.clone();
+        let take = move |body: Bytes| async move {
+            let alert: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let text = alert["output"].as_str().and_then(|text| text.rsplit_once(' '));
+            if let Some(number) = text.and_then(|(_, number)| number.parse().ok()) {
+                noted.lock().entry(number).or_insert_with(Instant::now);
+            }
+        };
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let url = format!("http://{}/", listener.local_addr()?);
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/", post(take))).await });
+        let sink = json!({
+            "apiVersion": "gyrfalcon.dev/v1alpha1", "kind": "ClusterAlertSink", "metadata": {"name": name},
+            "spec": {"webhook": {"url": url}},
+        });
+        world.kubectl_apply(&sink).await?;
+        Ok(receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn got(&self, number: usize) -> Option<Instant> {
+        self.lock().get(&number).copied()
+    }
+}
+
+/// Alerts with numbers, and when each was made.
+struct Numbered<'w> {
+    world: &'w World,
+    uid: String,
+    rule: &'static str,
+    made: Vec<Instant>,
+}
+
+impl Numbered<'_> {
+    /// One more alert on each of so many sensors.
+    fn send(&mut self, count: usize) {
+        for (sensor, place) in self.world.sensors.iter().zip(&self.world.places).cycle().take(count) {
+            let message = format!("number {}", self.made.len());
+            sensor.alert(proto::Alert { message, ..alert(&self.uid, self.rule, place.pods.first()) });
+            self.made.push(Instant::now());
         }
-    };
+    }
+}
+
+async fn a_sink_has_every_alert_within_two_seconds_while_the_api_server_is_away(world: &World) -> Result<()> {
+    let receiver = Receiver::start(world, "receiver").await?;
+    let uid = world.apply("away", "Away rule").await?;
+    let mut alerts = Numbered { world, uid, rule: "Away rule", made: Vec::new() };
     // The sink is in use when an alert arrives there.
     let first = async || {
-        send(1);
-        Ok(has("0") || !got.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+        alerts.send(1);
+        Ok(!receiver.lock().is_empty())
     };
     until(LONG, "the sink is in use", first).await?;
+    let from = receiver.lock().keys().next().copied().unwrap_or(0);
 
     world.plane.cluster.kill(Component::ApiServer)?;
     let away = Instant::now();
-    while away.elapsed() < Duration::from_secs(30) {
-        send(4);
-        // An operator that cannot renew its lease ends, and is started again as a kubelet would.
-        world.operator.revive()?;
+    let mut said = String::new();
+    while away.elapsed() < AWAY {
+        alerts.send(4);
         tokio::time::sleep(Duration::from_millis(200)).await;
+        if said.is_empty() && away.elapsed() > Duration::from_secs(30) {
+            said = world.operator.readiness().await?;
+        }
     }
+    let last = alerts.made.len();
+    let all = async || Ok((from..last).all(|number| receiver.got(number).is_some()));
+    until(Duration::from_secs(2), "the sink has every alert", all).await?;
+    let took = |number: usize| Some(receiver.got(number)?.saturating_duration_since(*alerts.made.get(number)?));
+    let slowest = (from..last).filter_map(took).max().context("alerts")?;
+    ensure!(slowest < Duration::from_secs(2), "an alert took {slowest:?}");
+    ensure!(said.contains("the API server does not answer"), "readiness: {said}");
+    ensure!(!world.operator.revive()?, "the operator has ended");
+
     let cluster = Arc::clone(&world.plane.cluster);
     tokio::task::spawn_blocking(move || cluster.start_component(Component::ApiServer)).await??;
-    send(20);
+    alerts.send(20);
+    world.operator.ready().await?;
     world.all_delivered().await?;
-    let from =
-        got.lock().unwrap_or_else(PoisonError::into_inner).keys().filter_map(|key| key.parse::<usize>().ok()).min();
-    let all = async || Ok((from.unwrap_or(0)..sent).all(|number| has(&number.to_string())));
-    until(LONG, "the sink has every alert", all).await?;
-    world.hits("away", i64::try_from(sent)?).await?;
+    world.hits("away", i64::try_from(alerts.made.len())?).await?;
     world.plane.rule_ready("away", LONG).await
+}
+
+async fn an_operator_that_starts_while_the_api_server_is_away_says_so_and_loses_nothing(world: &World) -> Result<()> {
+    let receiver = Receiver::start(world, "restarted").await?;
+    let uid = world.apply("restarted", "Restarted rule").await?;
+    let mut alerts = Numbered { world, uid, rule: "Restarted rule", made: Vec::new() };
+    let first = async || {
+        alerts.send(1);
+        Ok(!receiver.lock().is_empty())
+    };
+    until(LONG, "the sink is in use", first).await?;
+    let from = receiver.lock().keys().next().copied().unwrap_or(0);
+    world.plane.cluster.kill(Component::ApiServer)?;
+    alerts.send(SENSORS);
+    world.operator.kill()?;
+    alerts.send(SENSORS);
+    world.operator.spawn()?;
+    let told = async || Ok(world.operator.log().contains("the API server has not told everything yet"));
+    until(LONG, "the log says what is missing", told).await?;
+    let said = world.operator.readiness().await?;
+    ensure!(said.contains("the API server has not told everything yet"), "readiness: {said}");
+    alerts.send(SENSORS);
+
+    let cluster = Arc::clone(&world.plane.cluster);
+    tokio::task::spawn_blocking(move || cluster.start_component(Component::ApiServer)).await??;
+    world.operator.ready().await?;
+    world.all_delivered().await?;
+    let all = async || Ok((from..alerts.made.len()).all(|number| receiver.got(number).is_some()));
+    until(LONG, "the sink has every alert", all).await?;
+    world.hits("restarted", i64::try_from(alerts.made.len())?).await
 }
 
 async fn a_silent_sensor_is_let_go(world: &World) -> Result<()> {

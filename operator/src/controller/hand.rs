@@ -8,10 +8,13 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 use tracing::{debug, warn};
 
-use crate::{metrics::Metrics, names::FIELD_MANAGER, rules::keep::Keep, sensors::Offer};
+use crate::{leader::Leadership, metrics::Metrics, names::FIELD_MANAGER, rules::keep::Keep, sensors::Offer};
 
 /// Writes at one time.
 const AT_ONCE: usize = 8;
@@ -43,22 +46,26 @@ pub struct Hand {
     client: Client,
     metrics: Metrics,
     places: Arc<Semaphore>,
+    leadership: watch::Receiver<Leadership>,
     writes: JoinSet<Written>,
     keeping: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Hand {
-    /// Writes with this client.
-    pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics, places: Arc::new(Semaphore::new(AT_ONCE)), writes: JoinSet::new(), keeping: None }
+    /// Writes with this client, while this replica leads.
+    pub fn new(client: Client, metrics: Metrics, leadership: watch::Receiver<Leadership>) -> Self {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        Self { client, metrics, places, leadership, writes: JoinSet::new(), keeping: None }
     }
 
     /// Begins to write a status; `make` when the object is known not to be there yet.
     pub fn write(&mut self, key: Key, value: Value, make: bool) {
         let (client, places, metrics) = (self.client.clone(), Arc::clone(&self.places), self.metrics.clone());
+        let mut leadership = self.leadership.clone();
         self.writes.spawn(async move {
             // The semaphore is never closed.
             let _place = places.acquire_owned().await;
+            leads(&mut leadership).await;
             let written = tokio::time::timeout(PATIENCE, write(&client, &key, &value, make)).await;
             let succeeded = match written {
                 Ok(Ok(())) => true,
@@ -104,16 +111,24 @@ impl Hand {
         if let Some(before) = self.keeping.take() {
             before.abort();
         }
-        let keep = keep.clone();
+        let (keep, mut leadership) = (keep.clone(), self.leadership.clone());
         self.keeping = Some(tokio::spawn(async move {
             let mut wait = Duration::from_secs(1);
-            while let Err(error) = keep.save(&offer.bytes).await {
+            loop {
+                leads(&mut leadership).await;
+                let Err(error) = keep.save(&offer.bytes).await else { return };
                 warn!(error = %link::chain(&error), "the bundle is not kept in the cluster yet; trying again");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(60));
             }
         }));
     }
+}
+
+/// Waits until this replica leads: what it decided before, another one may have decided otherwise.
+async fn leads(leadership: &mut watch::Receiver<Leadership>) {
+    // Without a sender the program is ending.
+    let _ = leadership.wait_for(|now| *now == Leadership::Leading).await;
 }
 
 async fn write(client: &Client, key: &Key, value: &Value, make: bool) -> Result<(), kube::Error> {

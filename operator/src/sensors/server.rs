@@ -76,10 +76,11 @@ impl Server {
         Self { gate, shared, sessions: Arc::default() }
     }
 
-    /// Refuses while another replica leads, and says where that one is.
+    /// Refuses while another replica leads, and says where that one is. Who is unsure lets the API server decide, which has
+    /// to answer about the token anyway.
     fn leading(&self) -> Result<(), Status> {
         let leader = match &*self.shared.leadership.borrow() {
-            Leadership::Leading => return Ok(()),
+            Leadership::Leading | Leadership::Unsure => return Ok(()),
             Leadership::Following(leader) => leader.clone(),
         };
         let mut status = Status::failed_precondition("another replica leads");

@@ -10,7 +10,7 @@ use tokio::sync::{
 use tonic::{Status, Streaming};
 
 use super::{FromNode, Offer, Said, intake::Marks, limits, server::Shared};
-use crate::{cluster::pods::Subscription, leader::Leadership};
+use crate::cluster::pods::Subscription;
 
 /// A sensor that says nothing for so long is gone; it reports every ten seconds.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -46,7 +46,7 @@ pub async fn run(
         why = outbound.run(shared) => why,
         why = inbound.run(shared, stream) => why,
         _ = ended.wait_for(|ended| *ended) => "the node connected anew",
-        _ = leadership.wait_for(|now| *now != Leadership::Leading) => "another replica leads",
+        _ = leadership.wait_for(|now| !now.ours()) => "another replica leads",
     }
 }
 

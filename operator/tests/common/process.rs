@@ -20,6 +20,8 @@ use super::{SYSTEM, plane::Plane, until};
 
 /// An operator. Killed when dropped.
 pub struct Operator {
+    /// Name of its pod.
+    name: String,
     /// Where sensors connect.
     pub link: SocketAddr,
     health: SocketAddr,
@@ -32,7 +34,13 @@ pub struct Operator {
 impl Operator {
     /// Starts one; its state and its log are in this folder.
     pub fn start(plane: &Plane, folder: PathBuf, arguments: &[&str]) -> Result<Self> {
+        Self::replica(plane, "operator-0", folder, arguments)
+    }
+
+    /// Starts one of several, in a pod of this name.
+    pub fn replica(plane: &Plane, name: &str, folder: PathBuf, arguments: &[&str]) -> Result<Self> {
         let operator = Self {
+            name: name.to_owned(),
             link: free()?,
             health: free()?,
             kubeconfig: plane.cluster.kubeconfig(),
@@ -52,7 +60,7 @@ impl Operator {
     pub fn spawn(&self) -> Result<()> {
         let log = fs::File::options().create(true).append(true).open(self.folder.join("operator.log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_gyrfalcon-operator"));
-        command.args(["run", "--no-webhook", "--namespace", SYSTEM, "--pod-name", "operator-0"]);
+        command.args(["run", "--no-webhook", "--namespace", SYSTEM, "--pod-name", &self.name]);
         command.args(["--pod-ip", "127.0.0.1", "--state-dir"]).arg(&self.folder);
         command.args(["--link-listen", &self.link.to_string(), "--health-listen", &self.health.to_string()]);
         command.args(&self.arguments).env("KUBECONFIG", &self.kubeconfig);
@@ -88,6 +96,12 @@ impl Operator {
             Ok(self.get("/readyz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
         });
         waited.await.with_context(|| self.log())
+    }
+
+    /// What it says about being ready: the answer without its headers.
+    pub async fn readiness(&self) -> Result<String> {
+        let answer = self.get("/readyz").await?;
+        Ok(answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
     }
 
     /// The end of its log.
