@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use abi::{control::want, syscalls::SYSCALLS};
 use event::{
     catalogue::{EventSet, EventType},
-    fields::Subject,
+    fields::{EventSource, Subject},
 };
 use rules::{
     load::{Loader, Options},
@@ -156,7 +156,7 @@ impl Active {
 
     /// Rules that no event of this sensor can match: index, name, and the event types that they wait for.
     pub fn waiting(&self) -> Vec<(usize, &str, Vec<&'static str>)> {
-        let collected = collected();
+        let collected = collected().union(EventSource::K8sAudit.event_types());
         self.ruleset
             .rules()
             .filter(|rule| rule.event_types().intersection(collected).is_empty())

@@ -161,6 +161,8 @@ fn class_of(field: &Field) -> &'static str {
         "user" | "group" => "User and group",
         "fd" | "fdlist" => "File descriptor",
         "fs" => "Paths of calls without a descriptor",
+        "json" | "jevt" => "JSON (source `k8s_audit`)",
+        "ka" => "Kubernetes audit log (source `k8s_audit`)",
         _ => "Container and pod",
     }
 }
@@ -207,7 +209,7 @@ fn notes(field: &Field) -> String {
     notes.push_str(matching);
     if field.marks.deprecated {
         notes.push_str(" *(deprecated)*");
-    } else if field.extract.is_none() {
+    } else if !field.is_delivered() {
         notes.push_str(" *(not delivered)*");
     }
     notes

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+pub mod audit;
 pub mod catalogue;
 pub mod containers;
 pub mod decode;

@@ -4,15 +4,17 @@
 //! Nothing is computed from anything else, with these exceptions:
 //! * `evt.type` also is `syscall.type`, for system calls.
 //! * Without `evt.type`, fields of the audit log (`ka.…`, `jevt.…`) make it an event of the audit log.
+//! * `jevt.obj` is a whole event of the audit log, in JSON: what is not given is read from it.
 //! * Without any field of a container or pod, the event is one of the host: `container.id` is `host`.
 //! * Fields of a container or pod make it an event of a container, in the namespace `k8s.ns.name`, of a pod with the
 //!   labels `k8s.pod.label[…]`, in a namespace with the labels `k8s.ns.label[…]`; that is what scopes go by.
 //! * `ka.target.namespace` is the namespace of an event of the audit log.
 //! * `evt.rawtime` is the time of the event; without it, the time is the beginning of the epoch.
 
-use std::net::IpAddr;
+use std::{error::Error, net::IpAddr, sync::LazyLock};
 
 use event::{
+    audit::{AuditEvent, Surroundings, json::Limits},
     catalogue::{EventType, Origin},
     containers::{ContainerFacts, HOST, Labels, PodFacts, Whereabouts},
     fields::{Arg, EventSource, Field, Matching, Subject},
@@ -61,8 +63,10 @@ pub struct WrittenError {
 pub struct Written {
     ty: EventType,
     time_ns: u64,
-    values: HashMap<(&'static str, Arg), Stored, ahash::RandomState>,
+    values: Values,
     place: Place,
+    /// The whole event, of the audit log.
+    document: Option<Box<[u8]>>,
 }
 
 /// Where it happened.
@@ -99,8 +103,15 @@ impl Written {
         let catalogue = Catalogue { source, ..catalogue };
         let mut errors = Vec::new();
         let mut values = HashMap::default();
-        let mut ty = None;
+        let (mut ty, mut document) = (None, None);
         for (name, given) in fields {
+            if let ("jevt.obj" | "json.obj", Given::Text(text)) = (name, given) {
+                match whole(text.as_bytes(), &Arena::new()) {
+                    Ok(_) => document = Some(text.as_bytes().into()),
+                    Err(message) => errors.push(WrittenError { field: name.to_owned(), message, help: None }),
+                }
+                continue;
+            }
             if name == "evt.type" {
                 match event_type(given) {
                     Ok(found) => ty = Some(found),
@@ -123,7 +134,7 @@ impl Written {
         if ty.is_none() && source == EventSource::K8sAudit {
             ty = source.event_types().iter().next();
         }
-        let place = Place::of(source, &values);
+        let place = Place::of(source, &values, document.as_deref());
         let missing = errors.iter().all(|error| error.field != "evt.type");
         let Some(ty) = ty.filter(|_| errors.is_empty()) else {
             if ty.is_none() && missing {
@@ -142,14 +153,15 @@ impl Written {
         }
         let time_ns = match values.get(&("evt.rawtime", Arg::None)) {
             Some(Stored::Uint(time)) => *time,
-            _ => 0,
+            _ => document.as_deref().and_then(|text| whole(text, &Arena::new()).ok()?.time()).unwrap_or_default(),
         };
-        Ok(Self { ty, time_ns, values, place })
+        Ok(Self { ty, time_ns, values, place, document })
     }
 
     /// The event for rules to see.
     pub fn subject<'a>(&'a self, arena: &'a Arena) -> WrittenSubject<'a> {
-        WrittenSubject { written: self, arena }
+        let document = self.document.as_deref().and_then(|text| whole(text, arena).ok());
+        WrittenSubject { written: self, arena, document }
     }
 
     /// Whether it is an event of the host: no rule of a namespace sees it.
@@ -162,6 +174,16 @@ impl Written {
 pub struct WrittenSubject<'a> {
     written: &'a Written,
     arena: &'a Arena,
+    document: Option<AuditEvent<'a>>,
+}
+
+/// Reads a whole event of the audit log.
+fn whole<'a>(text: &'a [u8], arena: &'a Arena) -> Result<AuditEvent<'a>, String> {
+    static SURROUNDINGS: LazyLock<Surroundings> = LazyLock::new(Surroundings::default);
+    AuditEvent::parse(text, Limits::default(), 1, &SURROUNDINGS, arena).map_err(|error| match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    })
 }
 
 impl<'a> Subject<'a> for WrittenSubject<'a> {
@@ -190,7 +212,8 @@ impl<'a> Subject<'a> for WrittenSubject<'a> {
     }
 
     fn field(&self, field: &'static Field, arg: &Arg) -> Option<Value<'a>> {
-        self.written.values.get(&(field.name, arg.clone())).map(|stored| stored.value(self.arena))
+        let given = self.written.values.get(&(field.name, arg.clone())).map(|stored| stored.value(self.arena));
+        given.or_else(|| self.document.as_ref()?.field(field, arg))
     }
 }
 
@@ -216,7 +239,7 @@ impl Stored {
 type Values = HashMap<(&'static str, Arg), Stored, ahash::RandomState>;
 
 impl Place {
-    fn of(source: EventSource, values: &Values) -> Self {
+    fn of(source: EventSource, values: &Values, document: Option<&[u8]>) -> Self {
         let text = |name: &'static str| match values.get(&(name, Arg::None)) {
             Some(Stored::Text(text)) => String::from_utf8_lossy(text).into_owned().into_boxed_str(),
             _ => "".into(),
@@ -234,7 +257,14 @@ impl Place {
         };
         let namespace_labels = Some(labels("k8s.ns.label")).filter(|labels| !labels.is_empty());
         if source == EventSource::K8sAudit {
-            return Self::Object(text("ka.target.namespace"), namespace_labels);
+            let namespace = match (text("ka.target.namespace"), document) {
+                (namespace, Some(document)) if namespace.is_empty() => {
+                    let arena = Arena::new();
+                    whole(document, &arena).map(|event| event.target().namespace.into()).unwrap_or_default()
+                }
+                (namespace, _) => namespace,
+            };
+            return Self::Object(namespace, namespace_labels);
         }
         let named = |prefix: &str| values.keys().any(|(name, _)| name.starts_with(prefix));
         let pod = named("k8s.");

@@ -1,5 +1,8 @@
 //! `gyrfalcon check`: everything that is wrong with files, without running them.
 
+use event::fields::EventSource;
+use rules::load::Options;
+
 use crate::{
     active::Active,
     cli,
@@ -12,7 +15,7 @@ use crate::{
 /// Checks and reports.
 pub fn check(args: &cli::Check) -> Exit {
     let (files, errors) = input::read(&args.paths);
-    let options = compile_options(&args.compile, String::new());
+    let options = Options { sources: EventSource::ALL.to_vec(), ..compile_options(&args.compile, String::new()) };
     let compiled = compile(&files, &errors, &Specs::new(), options, log::colour());
     let failed = compiled.messages.iter().any(|message| message.error);
     let mut text = String::new();

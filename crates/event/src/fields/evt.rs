@@ -1,6 +1,6 @@
 //! Fields about the event itself: time, type, result, parameters.
 
-use super::{Arg, ArgRule, Field, time as clock};
+use super::{Arg, ArgRule, Field, evt_audit, time as clock};
 use crate::{
     catalogue::Category,
     errno,
@@ -14,24 +14,24 @@ use crate::{
 /// One row per field: name, type, what it means, and behind it the argument rule, marks and extractor.
 #[rustfmt::skip]
 pub(super) static FIELDS: &[Field] = &[
-    Field::new("evt.num", Uint(64), "sequence number of the event, starting at 1").from(num),
-    Field::new("evt.time", Text, "local wall-clock time of day with nanoseconds").from(time),
-    Field::new("evt.time.s", Text, "local wall-clock time of day, whole seconds").from(time_s),
-    Field::new("evt.time.iso8601", Text, "UTC ISO-8601 timestamp with nanoseconds").from(iso8601),
-    Field::new("evt.datetime", Text, "local date and time with nanoseconds").from(datetime),
-    Field::new("evt.datetime.s", Text, "local date and time, whole seconds").from(datetime_s),
-    Field::new("evt.rawtime", AbsTime, "nanoseconds since the epoch").from(rawtime),
-    Field::new("evt.rawtime.s", AbsTime, "seconds part of the epoch timestamp").from(rawtime_s),
-    Field::new("evt.rawtime.ns", AbsTime, "sub-second nanoseconds of the timestamp, zero padded").from(rawtime_ns),
+    Field::new("evt.num", Uint(64), "sequence number of the event, starting at 1").from(num).audit(evt_audit::num),
+    Field::new("evt.time", Text, "local wall-clock time of day with nanoseconds").from(time).audit(evt_audit::time),
+    Field::new("evt.time.s", Text, "local wall-clock time of day, whole seconds").from(time_s).audit(evt_audit::time_s),
+    Field::new("evt.time.iso8601", Text, "UTC ISO-8601 timestamp with nanoseconds").from(iso8601).audit(evt_audit::iso8601),
+    Field::new("evt.datetime", Text, "local date and time with nanoseconds").from(datetime).audit(evt_audit::datetime),
+    Field::new("evt.datetime.s", Text, "local date and time, whole seconds").from(datetime_s).audit(evt_audit::datetime_s),
+    Field::new("evt.rawtime", AbsTime, "nanoseconds since the epoch").from(rawtime).audit(evt_audit::rawtime),
+    Field::new("evt.rawtime.s", AbsTime, "seconds part of the epoch timestamp").from(rawtime_s).audit(evt_audit::rawtime_s),
+    Field::new("evt.rawtime.ns", AbsTime, "sub-second nanoseconds of the timestamp, zero padded").from(rawtime_ns).audit(evt_audit::rawtime_ns),
     Field::new("evt.reltime", RelTime, "nanoseconds since first captured event").from(reltime),
     Field::new("evt.reltime.s", RelTime, "seconds since first captured event").from(reltime_s),
     Field::new("evt.reltime.ns", RelTime, "sub-second part of time since first event").from(reltime_ns),
-    Field::new("evt.pluginname", Text, "plugin that produced the event"),
+    Field::new("evt.pluginname", Text, "plugin that produced the event").audit(evt_audit::plugin),
     Field::new("evt.plugininfo", Text, "plugin-rendered one-line summary of the event"),
-    Field::new("evt.source", Text, "event source name such as syscall or k8s_audit").from(source),
-    Field::new("evt.is_async", Bool, "true for meta and asynchronous events").from(never),
+    Field::new("evt.source", Text, "event source name such as syscall or k8s_audit").from(source).audit(evt_audit::source),
+    Field::new("evt.is_async", Bool, "true for meta and asynchronous events").from(never).audit(evt_audit::is_async),
     Field::new("evt.asynctype", Text, "name of the asynchronous event, else unset"),
-    Field::new("evt.hostname", Text, "host name, overridable through FALCO_HOSTNAME").from(hostname),
+    Field::new("evt.hostname", Text, "host name, overridable through FALCO_HOSTNAME").from(hostname).audit(evt_audit::hostname),
     Field::new("evt.latency", RelTime, "deprecated; constant 0").deprecated().from(zero),
     Field::new("evt.latency.s", RelTime, "deprecated; constant 0").deprecated().from(zero),
     Field::new("evt.latency.ns", RelTime, "deprecated; constant 0").deprecated().from(zero),

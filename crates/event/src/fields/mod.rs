@@ -5,9 +5,12 @@
 
 mod container;
 mod evt;
+mod evt_audit;
 mod fd;
 mod fs_path;
+mod json;
 mod k8s_audit;
+mod k8s_audit_pod;
 mod proc;
 mod sources;
 pub(crate) mod time;
@@ -16,6 +19,7 @@ mod user;
 pub use sources::EventSource;
 
 use crate::{
+    audit::AuditEvent,
     catalogue::EventType,
     containers::Whereabouts,
     event::Event,
@@ -108,10 +112,15 @@ pub struct Field {
     pub doc: &'static str,
     /// Where the value comes from; `None` while nothing delivers it ("waiting": null in filters, `<NA>` in output).
     pub extract: Option<Extract>,
+    /// The same for events of the audit log.
+    pub audit: Option<AuditExtract>,
 }
 
 /// Reads one field of one event. `None` is Falco's "no value": every comparison with it is false.
 pub type Extract = for<'a> fn(&Event<'a>, &Arg) -> Option<Value<'a>>;
+
+/// Reads one field of one event of the audit log.
+pub type AuditExtract = for<'a> fn(&AuditEvent<'a>, &Arg) -> Option<Value<'a>>;
 
 /// What a rule is evaluated against: an event of the sensor, or fields written down in a test.
 pub trait Subject<'a> {
@@ -148,6 +157,7 @@ impl Field {
             marks,
             doc,
             extract: None,
+            audit: None,
         }
     }
 
@@ -211,6 +221,17 @@ impl Field {
         self.extract = Some(extract);
         self
     }
+
+    /// The same for events of the audit log.
+    const fn audit(mut self, extract: AuditExtract) -> Self {
+        self.audit = Some(extract);
+        self
+    }
+
+    /// Whether events of some source have it; the others are null in filters and `<NA>` in output.
+    pub const fn is_delivered(&self) -> bool {
+        self.extract.is_some() || self.audit.is_some()
+    }
 }
 
 /// Two rows are the same field exactly when their names are equal: names are unique.
@@ -238,9 +259,21 @@ impl std::fmt::Debug for Field {
 static CLASSES: [&[Field]; 6] =
     [evt::FIELDS, proc::FIELDS, user::FIELDS, fd::FIELDS, fs_path::FIELDS, container::FIELDS];
 
+/// The tables of the audit log's fields.
+static AUDIT: [&[Field]; 8] = [
+    json::FIELDS,
+    k8s_audit::FIELDS,
+    k8s_audit_pod::POD,
+    k8s_audit_pod::CONTAINERS,
+    k8s_audit_pod::INIT_CONTAINERS,
+    k8s_audit_pod::EPHEMERAL_CONTAINERS,
+    k8s_audit_pod::TEMPLATE,
+    k8s_audit_pod::FORMER,
+];
+
 /// Every field, class by class.
 pub fn all() -> impl Iterator<Item = &'static Field> {
-    CLASSES.iter().copied().flatten()
+    CLASSES.iter().chain(&AUDIT).copied().flatten()
 }
 
 /// The field with exactly this name.
@@ -250,7 +283,7 @@ pub fn by_name(name: &str) -> Option<&'static Field> {
 
 /// The fields that no extractor delivers yet: null in filters, `<NA>` in output. The others in their tables are.
 pub fn waiting() -> impl Iterator<Item = &'static Field> {
-    all().filter(|field| field.extract.is_none())
+    all().filter(|field| !field.is_delivered())
 }
 
 /// Finds the field that a filter or output names: the longest field name that is a prefix of `text`, as Falco

@@ -1,6 +1,6 @@
 //! Event sources: which fields the rules of a source can name.
 
-use super::{CLASSES, Field, evt, k8s_audit};
+use super::{AUDIT, CLASSES, Field, evt};
 use crate::catalogue::{EventSet, EventType, Origin};
 
 /// Where events come from.
@@ -47,6 +47,14 @@ impl EventSource {
         }
     }
 
+    /// What evaluates its rules, as a remedy for those who load them elsewhere.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Syscall => "rules on system calls are evaluated by `gyrfalcon run`",
+            Self::K8sAudit => "rules on the audit log are evaluated by `gyrfalcon audit`",
+        }
+    }
+
     /// The source with this name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|source| source.name() == name)
@@ -56,9 +64,9 @@ impl EventSource {
     pub fn fields(self) -> Box<dyn Iterator<Item = &'static Field>> {
         match self {
             Self::Syscall => Box::new(CLASSES.iter().copied().flatten()),
-            Self::K8sAudit => {
-                Box::new(evt::FIELDS.iter().filter(|field| GENERAL.contains(&field.name)).chain(k8s_audit::FIELDS))
-            }
+            Self::K8sAudit => Box::new(
+                evt::FIELDS.iter().filter(|field| GENERAL.contains(&field.name)).chain(AUDIT.iter().copied().flatten()),
+            ),
         }
     }
 

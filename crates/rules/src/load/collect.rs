@@ -350,8 +350,9 @@ impl Definitions {
         let known_source = EventSource::by_name(source).filter(|source| by.sources.contains(source));
         if known_source.is_none() {
             let place = item.source.as_ref().map_or(item.name.whole(), Text::whole);
+            let help = EventSource::by_name(source).map(|source| source.program().to_owned());
             report.add(Code::UnknownSource, place, format!("Unknown source {source}, skipping"), |d| {
-                d.item(ItemKind::Rule, &name)
+                d.maybe_help(help).item(ItemKind::Rule, &name)
             });
         }
         let catalogue = known_source.map(|source| Catalogue { source, ..by.catalogue });

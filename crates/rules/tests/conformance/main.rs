@@ -2,6 +2,7 @@
 //! files of known names) and `GYRFALCON_FALCO_RULES` (Falco's official rulesets). Without them the suites are
 //! ignored and say so. Cases that cannot apply stand in `testdata/excuses.txt` with their reason.
 
+mod audit_cases;
 mod eval_cases;
 mod filter_cases;
 mod loader_cases;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         trial("conformance::incubating_rules", rules, "falco-incubating_rules.yaml", rulesets::run),
         trial("conformance::sandbox_rules", rules, "falco-sandbox_rules.yaml", rulesets::run),
         trial("conformance::k8s_audit_rules", rules, "k8s_audit_rules.yaml", rulesets::run),
+        trial("conformance::k8s_audit_events", rules, "k8s_audit_rules.yaml", audit_cases::run),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -36,6 +36,7 @@ pub fn field(name: &str, ty: ValueType, list: bool) -> Field {
         marks,
         doc: "a field of a test",
         extract: None,
+        audit: None,
     }
 }
 
