@@ -34,6 +34,8 @@ impl Default for Limits {
 pub struct Held {
     /// Where it stands in the order of arrival.
     number: u64,
+    /// The CPU that it was made on.
+    pub cpu: u16,
     /// The record.
     pub bytes: Box<[u8]>,
 }
@@ -73,11 +75,11 @@ impl Hold {
     }
 
     /// Keeps a record. `true` when it is the first that waits for this.
-    pub fn push(&mut self, key: Key, bytes: &[u8], now_ns: u64) -> bool {
+    pub fn push(&mut self, key: Key, bytes: &[u8], cpu: u16, now_ns: u64) -> bool {
         let deadline_ns = now_ns.saturating_add(self.limits.patience_ns);
         let queue = self.queues.entry(key).or_insert_with(|| Queue { deadline_ns, ..Queue::default() });
         self.arrived += 1;
-        queue.records.push_back(Held { number: self.arrived, bytes: bytes.into() });
+        queue.records.push_back(Held { number: self.arrived, cpu, bytes: bytes.into() });
         self.records += 1;
         self.bytes += bytes.len();
         queue.records.len() == 1
@@ -147,9 +149,9 @@ mod tests {
     #[test]
     fn the_oldest_goes_when_there_is_no_room() {
         let mut hold = Hold::new(Limits { bytes: 8, ..Limits::default() });
-        assert!(hold.push(container(1), &[0; 4], 0));
-        assert!(hold.push(container(2), &[0; 4], 0));
-        assert!(!hold.push(container(2), &[0; 4], 0));
+        assert!(hold.push(container(1), &[0; 4], 0, 0));
+        assert!(hold.push(container(2), &[0; 4], 0, 0));
+        assert!(!hold.push(container(2), &[0; 4], 0, 0));
         assert_eq!(hold.surplus(), Some(container(1)));
         assert_eq!(hold.take(&container(1)).len(), 1);
         assert_eq!(hold.surplus(), None);
@@ -158,8 +160,8 @@ mod tests {
     #[test]
     fn the_first_record_sets_the_time() {
         let mut hold = Hold::new(Limits { patience_ns: 10, ..Limits::default() });
-        hold.push(container(1), b"a", 5);
-        hold.push(container(1), b"b", 12);
+        hold.push(container(1), b"a", 0, 5);
+        hold.push(container(1), b"b", 0, 12);
         assert_eq!((hold.deadline_ns(), hold.expired(14), hold.expired(15)), (Some(15), None, Some(container(1))));
     }
 
@@ -201,11 +203,11 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Push(id) => {
-                        hold.push(container(id), &pushed.to_le_bytes(), 0);
+                        hold.push(container(id), &pushed.to_le_bytes(), 0, 0);
                         pushed += 1;
                     }
                     Step::PushCgroup(id) => {
-                        hold.push(Key::Cgroup(u64::from(id)), &pushed.to_le_bytes(), 0);
+                        hold.push(Key::Cgroup(u64::from(id)), &pushed.to_le_bytes(), 0, 0);
                         pushed += 1;
                     }
                     Step::Turn(id) => {
@@ -232,7 +234,7 @@ mod tests {
             let mut hold = Hold::default();
             for (number, cgroup) in cgroups.iter().enumerate() {
                 let key = cgroup.map_or_else(|| container(0), Key::Cgroup);
-                hold.push(key, &number.to_le_bytes(), 0);
+                hold.push(key, &number.to_le_bytes(), 0, 0);
             }
             for cgroup in 0..3 {
                 hold.turn(&Key::Cgroup(cgroup), container(0));

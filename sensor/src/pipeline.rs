@@ -202,7 +202,7 @@ impl Pipeline {
     /// Delivers a batch of records that are older than `until`.
     fn deliver(&mut self, until: u64, now: u64) -> usize {
         let Self { consumer, core, .. } = self;
-        let delivered = consumer.drain(until, BATCH, |bytes| core.take(bytes, now));
+        let delivered = consumer.drain(until, BATCH, |bytes, cpu| core.take(bytes, cpu, now));
         core.tick(now);
         delivered
     }

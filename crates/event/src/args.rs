@@ -16,7 +16,7 @@ use crate::{
     event::Event,
     fields::time,
     flags,
-    params::{FlagSet, Form, ParamType},
+    params::{Form, ParamType},
     path,
     text::{Text, text},
     value::{Radix, Value},
@@ -102,16 +102,8 @@ impl<'a> Event<'a> {
     /// Falco's number for the kernel's.
     fn falcos_number(&self, raw: u64, name: &str, ty: ParamType) -> u64 {
         let event = self.info().name;
-        if let ParamType::Flags(FlagSet::FileFlags) = ty
-            && matches!(event, "open" | "openat" | "openat2")
-        {
-            return flags::open_flags(raw);
-        }
-        if let ParamType::Flags(set) | ParamType::Enum(set) | ParamType::Mode(set) = ty {
-            return flags::from_raw(set, raw);
-        }
         // The type of a socket comes with flags.
-        if (event, name) == ("socket", "type") { raw & 0xf } else { raw }
+        if (event, name) == ("socket", "type") { raw & 0xf } else { flags::falcos_number(event, ty, raw) }
     }
 
     /// Both ends of the connection that a connect made, as text: nothing compares its bytes.
@@ -399,10 +391,7 @@ impl<'a> Event<'a> {
             Param::Uint(value) => Some(Value::Uint(value)),
             Param::Text(text) => Some(Value::Text(text)),
             Param::Bytes(bytes) => Some(Value::Bytes(bytes)),
-            Param::Empty => match info.ty.form() {
-                Form::Text => Some(Value::Text(info.ty.empty_text())),
-                Form::Signed | Form::Unsigned | Form::Bytes => None,
-            },
+            Param::Empty => info.ty.empty_raw().map(Value::Text),
         }
     }
 }

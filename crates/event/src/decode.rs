@@ -287,6 +287,8 @@ pub struct Record<'a> {
     pub header: Header,
     /// What it is.
     pub kind: Kind,
+    /// The CPU that it was made on, when whoever read it says so: it is that of the ring.
+    pub cpu: Option<u16>,
     bytes: &'a [u8],
     slots: [Slot; SLOTS],
 }
@@ -303,11 +305,18 @@ impl<'a> Record<'a> {
         if at > bytes.len() {
             return Err(DecodeError::ShortAncestors { count: header.ancestors, end: at, have: bytes.len() });
         }
-        let mut record = Self { header, kind, bytes, slots: [Slot::default(); SLOTS] };
+        let mut record = Self { header, kind, cpu: None, bytes, slots: [Slot::default(); SLOTS] };
         while at < bytes.len() {
             at = record.block_at(at)?;
         }
         Ok(record)
+    }
+
+    /// The same record, made on this CPU.
+    #[must_use]
+    pub const fn on_cpu(mut self, cpu: u16) -> Self {
+        self.cpu = Some(cpu);
+        self
     }
 
     /// Files the block at `at`; returns where the next one begins.

@@ -141,7 +141,7 @@ impl<'a> Event<'a> {
     pub fn descriptor(&self) -> Option<Descriptor<'a>> {
         let num = match self.info().fd {
             FdUse::None => return None,
-            FdUse::Creates => self.record.header.ret.max(-1),
+            FdUse::Creates => self.created()?,
             FdUse::Uses => self.fd_param()?,
         };
         let open = match self.call() {
@@ -149,11 +149,21 @@ impl<'a> Event<'a> {
             Call::Socket => (!self.failed()).then(|| self.created_socket()),
             Call::Connect => self.record.fd().map(|facts| self.described(&facts)),
             Call::Other => match self.record.fd() {
-                Some(facts) => Some(self.described(&facts)),
+                Some(facts) => Some(self.renamed(self.described(&facts))),
                 None => self.given_directory(),
             },
         };
         Some(Descriptor { num, open })
+    }
+
+    /// The descriptor that the call made; of two, the second, as in Falco.
+    fn created(&self) -> Option<i64> {
+        match self.info().name {
+            "pipe" | "pipe2" | "socketpair" if !self.failed() => {
+                Some(self.record.param(self.param_named("fd2")?)?.int()? as i64)
+            }
+            _ => Some(self.record.header.ret.max(-1)),
+        }
     }
 
     /// Name of the descriptor; after a failed call, the name it would have had.
@@ -235,6 +245,21 @@ impl<'a> Event<'a> {
         OpenFile { transport, ..OpenFile::new(kind, b"") }
     }
 
+    /// Calls that name what they make: the name of a file in memory is the one that was asked for, and the path of a
+    /// handle is as the call's own parameter shows it.
+    fn renamed(&self, file: OpenFile<'a>) -> OpenFile<'a> {
+        let text = |name| self.record.param(self.param_named(name)?)?.text();
+        let name = match self.info().name {
+            "memfd_create" => text("name"),
+            "open_by_handle_at" => text("path").map(|path| match path.starts_with(b"/") {
+                true => path::join(b"/", path, self.arena()),
+                false => ParamType::Path.empty_text(),
+            }),
+            _ => None,
+        };
+        OpenFile { name: name.unwrap_or(file.name), ..file }
+    }
+
     /// The directory whose descriptor the call was given, when it is known because a path starts there.
     fn given_directory(&self) -> Option<OpenFile<'a>> {
         let mut params = self.info().params.iter().enumerate();
@@ -271,7 +296,9 @@ impl<'a> Event<'a> {
 
     fn socket(&self, facts: &FdFacts) -> OpenFile<'a> {
         let connects = self.call() == Call::Connect;
-        let connection = if connects && !self.connects() { None } else { self.connection(facts) };
+        // A connect that failed leaves no remote port behind, unless the socket was connected before.
+        let nowhere = connects && !self.connects() && facts.remote_port == 0;
+        let connection = if nowhere { None } else { self.connection(facts) };
         let kind = match connection {
             Some(connection) if connection.local.ip.is_ipv4() => FdKind::Ipv4,
             _ => FdKind::of_family(facts.family),

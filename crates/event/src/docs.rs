@@ -209,7 +209,7 @@ fn notes(field: &Field) -> String {
     notes.push_str(matching);
     if field.marks.deprecated {
         notes.push_str(" *(deprecated)*");
-    } else if !field.is_delivered() {
+    } else if field.is_waiting() {
         notes.push_str(" *(not delivered)*");
     }
     notes

@@ -75,6 +75,14 @@ impl<'a> Event<'a> {
         Some(Self { record, state, process: state.process(record), num, ty, arena })
     }
 
+    /// The same record seen as an event of another type, with the parameters of that type: for tests of what is said of
+    /// events that no kernel program collects.
+    #[must_use]
+    pub const fn of_type(mut self, ty: EventType) -> Self {
+        self.ty = ty;
+        self
+    }
+
     /// The event's row in the catalogue.
     pub fn info(&self) -> &'static EventInfo {
         self.ty.info()

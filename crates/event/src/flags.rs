@@ -7,7 +7,10 @@ mod table;
 
 use abi::record::{exe_flag, fd_flag};
 
-use crate::{params::FlagSet, text::Text};
+use crate::{
+    params::{FlagSet, ParamType},
+    text::Text,
+};
 
 /// Falco's open flags. Source: driver/ppm_events_public.h.
 pub mod open {
@@ -231,6 +234,36 @@ pub(crate) fn from_raw(set: FlagSet, raw: u64) -> u64 {
         | FlagSet::SpliceFlags
         | FlagSet::UmountFlags
         | FlagSet::UnlinkatFlags => raw,
+    }
+}
+
+/// Falco's number for what the kernel says in a parameter of an event.
+pub(crate) fn falcos_number(event: &str, ty: ParamType, raw: u64) -> u64 {
+    match ty {
+        ParamType::Flags(FlagSet::FileFlags) if matches!(event, "open" | "openat" | "openat2") => open_flags(raw),
+        ParamType::Flags(set) | ParamType::Enum(set) | ParamType::Mode(set) => from_raw(set, raw),
+        _ => raw,
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+/// The kernel's number that comes out as Falco's, as far as there is one: the way back from [`falcos_number`].
+pub(crate) fn to_raw(event: &str, ty: ParamType, falcos: u64) -> u64 {
+    let falcos_of = |raw| falcos_number(event, ty, raw);
+    match ty {
+        ParamType::Flags(_) | ParamType::Mode(_) => {
+            // Of open flags, the two lowest bits are one number.
+            let low = (0..4).min_by_key(|raw| ((falcos_of(*raw) ^ falcos) & 3, *raw)).unwrap_or_default();
+            (2..64)
+                .map(|bit| 1 << bit)
+                .filter(|raw| {
+                    let bits = falcos_of(*raw) & !falcos_of(0);
+                    bits != 0 && falcos & bits == bits
+                })
+                .fold(low, |all, bit| all | bit)
+        }
+        ParamType::Enum(_) => (0..0x1_0000).find(|raw| falcos_of(*raw) == falcos).unwrap_or(falcos),
+        _ => falcos,
     }
 }
 

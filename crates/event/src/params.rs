@@ -137,6 +137,16 @@ impl ParamType {
     }
 }
 
+impl ParamType {
+    /// What Falco's `evt.rawarg` has for a value without content: text says so, the others have no value.
+    pub const fn empty_raw(self) -> Option<&'static [u8]> {
+        match self.form() {
+            Form::Text => Some(self.empty_text()),
+            Form::Signed | Form::Unsigned | Form::Bytes => None,
+        }
+    }
+}
+
 /// The tables of names for flags and enumerations. Falco: driver/flags_table.c.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are those of Falco's tables")]

@@ -6,9 +6,11 @@ use abi::{
 };
 
 use crate::{
+    catalogue::EventType,
     decode::{Record, Status},
     event::Event,
     fields::{self, Arg, ArgRule, Subject},
+    flags,
     state::{Host, Limits, State},
     value::Arena,
 };
@@ -35,6 +37,7 @@ pub fn exercise(bytes: &[u8]) {
 pub struct Encoder {
     header: Header,
     row: Option<&'static Syscall>,
+    seen_as: Option<EventType>,
     ancestors: Vec<Ancestor>,
     blocks: Vec<(u8, Status, Vec<u8>)>,
 }
@@ -66,7 +69,7 @@ impl Encoder {
             vpgid: 100,
             comm: [0; 16],
         };
-        Self { header, row, ancestors: Vec::new(), blocks: Vec::new() }
+        Self { header, row, seen_as: None, ancestors: Vec::new(), blocks: Vec::new() }
     }
 
     /// A successful exec.
@@ -91,6 +94,44 @@ impl Encoder {
     pub fn syscall(name: &str) -> Self {
         let row = SYSCALLS.iter().position(|row| row.name == name).expect("a row of the table of system calls");
         Self::new(kind::FIRST_SYSCALL + row as u16, Some(&SYSCALLS[row]))
+    }
+
+    /// Bytes that carry the parameters of an event type that has no row: of as many parameters as fit into a row. To be
+    /// seen through [`Event::of_type`].
+    ///
+    /// # Panics
+    /// When there are no rows at all.
+    pub fn carrier(ty: EventType) -> Self {
+        let (row, carrier) =
+            SYSCALLS.iter().enumerate().max_by_key(|(_, row)| row.params.len()).expect("a table of system calls");
+        Self { seen_as: Some(ty), ..Self::new(kind::FIRST_SYSCALL + row as u16, Some(carrier)) }
+    }
+
+    /// A parameter whose number is Falco's, as the kernel would have it. A carrier has no room for what is beyond its
+    /// own parameters: then it is left out.
+    #[must_use]
+    pub fn falcos(self, param: &str, value: i64) -> Self {
+        let ty = self.event_type();
+        let Some((index, info)) = ty.info().params.iter().enumerate().find(|(_, info)| info.name == param) else {
+            return self;
+        };
+        let raw = flags::to_raw(ty.name(), info.ty, value as u64);
+        self.falcos_bytes(index, Status::Ok, raw.to_le_bytes())
+    }
+
+    /// Any other parameter, by its index among Falco's.
+    #[must_use]
+    pub fn falcos_bytes(self, index: usize, status: Status, bytes: impl Into<Vec<u8>>) -> Self {
+        let room = self.row.map_or(0, |row| row.params.len());
+        match u8::try_from(index) {
+            Ok(tag) if index < room => self.block(tag, status, bytes),
+            _ => self,
+        }
+    }
+
+    fn event_type(&self) -> EventType {
+        let named = || EventType::by_name(self.row?.name);
+        self.seen_as.or_else(named).expect("a system call")
     }
 
     /// Changes anything in the header.

@@ -7,6 +7,7 @@
 pub mod alert;
 pub mod diagnostic;
 mod docs;
+pub mod duration;
 pub mod filter;
 pub mod load;
 pub mod output;

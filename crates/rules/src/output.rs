@@ -7,7 +7,8 @@ use std::{fmt::Write, sync::Arc};
 
 use event::{
     fields::{Arg, Field, Subject},
-    value::{Radix, Value},
+    params::Form,
+    value::{Radix, Value, ValueType},
 };
 
 use crate::{
@@ -135,8 +136,8 @@ impl Template {
 impl Token {
     fn render<'a>(&self, subject: &impl Subject<'a>, out: &mut String) {
         let start = out.len();
-        match eval::value(&self.value, subject) {
-            Some(value) => write_value(out, value, self.radix),
+        match self.value_of(subject) {
+            Some(value) => write_value(out, value, self.radix_of(subject)),
             None => out.push_str("<NA>"),
         }
         let Some(width) = self.width else { return };
@@ -153,7 +154,28 @@ impl Token {
         {
             return subject.time_ns().into();
         }
-        eval::value(&self.value, subject).map_or(serde_json::Value::Null, |value| json(value, self.radix))
+        self.value_of(subject).map_or(serde_json::Value::Null, |value| json(value, self.radix_of(subject)))
+    }
+
+    /// The value; of a raw number that did not arrive Falco prints 0, though no comparison with it holds.
+    fn value_of<'a>(&self, subject: &impl Subject<'a>) -> Option<Value<'a>> {
+        eval::value(&self.value, subject).or_else(|| {
+            let ValueExpr::Field(field, Arg::Key(name)) = &self.value else { return None };
+            let params = subject.event_type().info().params;
+            let param = params.iter().find(|param| field.ty == ValueType::Dynamic && *param.name == **name)?;
+            matches!(param.ty.form(), Form::Signed | Form::Unsigned).then_some(Value::Uint(0))
+        })
+    }
+
+    /// How its numbers are written: a raw parameter's as the event's row says.
+    fn radix_of<'a>(&self, subject: &impl Subject<'a>) -> Radix {
+        match &self.value {
+            ValueExpr::Field(field, Arg::Key(name)) if field.ty == ValueType::Dynamic => {
+                let params = subject.event_type().info().params;
+                params.iter().find(|param| *param.name == **name).map_or(self.radix, |param| param.radix)
+            }
+            _ => self.radix,
+        }
     }
 }
 
@@ -223,12 +245,12 @@ pub fn write_value(out: &mut String, value: Value<'_>, radix: Radix) {
         Value::Bool(value) => write!(out, "{value}"),
         Value::Int(number) => match radix {
             Radix::Decimal => write!(out, "{number}"),
-            Radix::Hex => write!(out, "{number:x}"),
+            Radix::Hex => write!(out, "{number:X}"),
             Radix::Octal => write!(out, "{number:#o}").map(|()| fix_octal(out)),
         },
         Value::Uint(number) => match radix {
             Radix::Decimal => write!(out, "{number}"),
-            Radix::Hex => write!(out, "{number:x}"),
+            Radix::Hex => write!(out, "{number:X}"),
             Radix::Octal => write!(out, "{number:#o}").map(|()| fix_octal(out)),
         },
         Value::Ip(ip) => write!(out, "{ip}"),

@@ -25,6 +25,7 @@ use ipnet::IpNet;
 
 use crate::{
     diagnostic::closest,
+    duration::nanoseconds,
     filter::{
         ast::{Op, Operand, TextId},
         constant::constant,
@@ -343,7 +344,7 @@ fn single(ty: ValueType, given: Given<'_>) -> Result<Stored, String> {
         (ValueType::Dynamic, Given::Bool(value)) => return Ok(Stored::Bool(value)),
         (ValueType::Dynamic, _) => return Ok(Stored::text(&text)),
         (ValueType::RelTime, Given::Text(text)) => {
-            if let Some(ns) = duration_ns(text) {
+            if let Some(ns) = nanoseconds(text) {
                 return Ok(Stored::Uint(ns));
             }
         }
@@ -362,22 +363,6 @@ fn single(ty: ValueType, given: Given<'_>) -> Result<Stored, String> {
             stored.map_err(|_| format!("`{text}` isn't {}", type_name(Shape::one(ty))))
         }
     }
-}
-
-/// `5s`, `300ms`, `2m`, `1h`; nothing else.
-fn duration_ns(text: &str) -> Option<u64> {
-    let unit = text.find(|char: char| !char.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit);
-    let ns = match unit {
-        "ns" => 1,
-        "us" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(ns)
 }
 
 #[cfg(test)]

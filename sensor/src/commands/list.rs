@@ -26,7 +26,7 @@ pub fn fields(args: &cli::Listing) -> Exit {
                     "list": field.list,
                     "argument": format!("{:?}", field.arg),
                     "description": field.doc,
-                    "waiting": !field.is_delivered(),
+                    "waiting": field.is_waiting(),
                     "deprecated": field.marks.deprecated,
                 })
             })
@@ -34,7 +34,7 @@ pub fn fields(args: &cli::Listing) -> Exit {
         return out::print(&format!("{:#}\n", json!(rows)));
     }
     let line = |field: &fields::Field| {
-        let waiting = if !field.is_delivered() { "  (waiting: nothing delivers it yet)" } else { "" };
+        let waiting = if field.is_waiting() { "  (waiting: nothing delivers it yet)" } else { "" };
         format!("{:34} {:10} {}{waiting}\n", field.name, format!("{:?}", field.ty), field.doc)
     };
     out::print(&listed.map(line).collect::<String>())

@@ -125,8 +125,9 @@ impl Consumer {
         Waker(Arc::clone(&self.bell))
     }
 
-    /// Delivers up to `limit` records that are older than `until` (boot-time clock), oldest first. Returns how many.
-    pub fn drain(&mut self, until: u64, limit: usize, mut deliver: impl FnMut(&[u8])) -> usize {
+    /// Delivers up to `limit` records that are older than `until` (boot-time clock), oldest first, each with the CPU that it
+    /// was made on. Returns how many.
+    pub fn drain(&mut self, until: u64, limit: usize, mut deliver: impl FnMut(&[u8], u16)) -> usize {
         self.look();
         let mut delivered = 0;
         while delivered < limit {
@@ -137,7 +138,7 @@ impl Consumer {
             self.heads.pop();
             let ring = &mut self.rings[index];
             if let Some(bytes) = ring.peek() {
-                deliver(bytes);
+                deliver(bytes, (index / RING_CLASSES as usize) as u16);
                 delivered += 1;
             }
             ring.advance();

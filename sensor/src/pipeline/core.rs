@@ -134,10 +134,10 @@ impl Core {
         self.scanned = true;
     }
 
-    /// Takes a record from the rings.
-    pub fn take(&mut self, bytes: &[u8], now: u64) {
+    /// Takes a record from the rings of a CPU.
+    pub fn take(&mut self, bytes: &[u8], cpu: u16, now: u64) {
         let record = match Record::decode(bytes) {
-            Ok(record) => record,
+            Ok(record) => record.on_cpu(cpu),
             Err(error) => return self.state.losses.add(Loss::from(&error)),
         };
         if !self.scanned || !self.available && self.hold.is_empty() {
@@ -146,14 +146,14 @@ impl Core {
         match self.standing(&record, now) {
             Standing::Flows(loss) => self.process(&record, loss),
             Standing::ForFacts(container) => {
-                if self.hold.push(facts_of(&container), bytes, now) {
+                if self.hold.push(facts_of(&container), bytes, cpu, now) {
                     self.ask_about(container);
                 }
                 self.make_room(now);
             }
             Standing::ForCgroup => {
                 let cgroup = record.header.cgroup;
-                if self.hold.push(Key::Cgroup(cgroup), bytes, now) {
+                if self.hold.push(Key::Cgroup(cgroup), bytes, cpu, now) {
                     self.ask(Question { pid: record.header.tgid, cgroup: Some(cgroup) });
                 }
                 self.make_room(now);
@@ -338,7 +338,7 @@ impl Core {
         for held in self.hold.take(key) {
             // It was decoded before.
             if let Ok(record) = Record::decode(&held.bytes) {
-                self.process(&record, loss);
+                self.process(&record.on_cpu(held.cpu), loss);
             }
         }
     }

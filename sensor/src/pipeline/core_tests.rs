@@ -98,15 +98,15 @@ impl World {
 #[test]
 fn events_wait_for_facts_and_are_judged_with_them_in_order() {
     let mut w = world();
-    w.core.take(&exec(7), 0);
-    w.core.take(&mkdir(7, 1), 0);
-    w.core.take(&mkdir(7, 2), 0);
+    w.core.take(&exec(7), 0, 0);
+    w.core.take(&mkdir(7, 1), 0, 0);
+    w.core.take(&mkdir(7, 2), 0, 0);
     assert!(w.seen().is_empty());
     assert_eq!((w.asked)(), Some((id(7).into(), true)));
     assert_eq!((w.asked)(), None, "asked once");
     w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
     assert_eq!(w.seen(), ["1 000000000000 web pod-web exe-7", "2 000000000000 web pod-web exe-7"]);
-    w.core.take(&mkdir(7, 3), 0);
+    w.core.take(&mkdir(7, 3), 0, 0);
     assert_eq!(w.seen(), ["3 000000000000 web pod-web exe-7"]);
     assert!(!w.core.waits());
 }
@@ -114,9 +114,9 @@ fn events_wait_for_facts_and_are_judged_with_them_in_order() {
 #[test]
 fn others_do_not_wait() {
     let mut w = world();
-    w.core.take(&exec(7), 0);
-    w.core.take(&Encoder::exec().process(1, 1).cgroup_id(1).args(&["init"]).cgroup("/init.scope").encode(), 0);
-    w.core.take(&mkdir(1, 5), 0);
+    w.core.take(&exec(7), 0, 0);
+    w.core.take(&Encoder::exec().process(1, 1).cgroup_id(1).args(&["init"]).cgroup("/init.scope").encode(), 0, 0);
+    w.core.take(&mkdir(1, 5), 0, 0);
     assert_eq!(w.seen(), ["5 host host <NA> init"]);
     assert!(w.core.waits());
 }
@@ -124,19 +124,19 @@ fn others_do_not_wait() {
 #[test]
 fn late_facts_are_given_up_and_counted_and_taken_when_they_come() {
     let mut w = world();
-    w.core.take(&exec(7), 0);
-    w.core.take(&mkdir(7, 1), SECOND_NS);
+    w.core.take(&exec(7), 0, 0);
+    w.core.take(&mkdir(7, 1), 0, SECOND_NS);
     w.core.tick(2 * SECOND_NS - 1);
     assert!(w.seen().is_empty());
     w.core.tick(2 * SECOND_NS);
     assert_eq!(w.seen(), ["1 000000000000 <NA> <NA> exe-7"]);
     assert_eq!(w.loss(Loss::HoldExpired), 2);
     // Nothing is held for a while, and each event counts.
-    w.core.take(&mkdir(7, 2), 3 * SECOND_NS);
+    w.core.take(&mkdir(7, 2), 0, 3 * SECOND_NS);
     assert_eq!(w.seen().len(), 1);
     assert_eq!(w.loss(Loss::HoldExpired), 3);
     w.core.told(Told::Facts(id(7).into(), facts("web")), 4 * SECOND_NS);
-    w.core.take(&mkdir(7, 3), 4 * SECOND_NS);
+    w.core.take(&mkdir(7, 3), 0, 4 * SECOND_NS);
     assert_eq!(w.seen(), ["3 000000000000 web pod-web exe-7"]);
     assert_eq!(w.loss(Loss::HoldExpired), 3);
 }
@@ -144,12 +144,12 @@ fn late_facts_are_given_up_and_counted_and_taken_when_they_come() {
 #[test]
 fn what_no_runtime_knows_is_judged_at_once_and_asked_again_later() {
     let mut w = world();
-    w.core.take(&exec(7), 0);
+    w.core.take(&exec(7), 0, 0);
     w.core.told(Told::Unknown(id(7).into()), 0);
-    w.core.take(&mkdir(7, 1), SECOND_NS);
+    w.core.take(&mkdir(7, 1), 0, SECOND_NS);
     assert_eq!(w.seen(), ["1 000000000000 <NA> <NA> exe-7"]);
     assert_eq!(w.loss(Loss::HoldExpired), 0);
-    w.core.take(&mkdir(7, 2), 100 * SECOND_NS);
+    w.core.take(&mkdir(7, 2), 0, 100 * SECOND_NS);
     assert!(w.core.waits() && w.seen().is_empty());
 }
 
@@ -157,8 +157,8 @@ fn what_no_runtime_knows_is_judged_at_once_and_asked_again_later() {
 fn nothing_is_held_when_nobody_can_tell() {
     let mut w = world();
     w.core.told(Told::Available(false), 0);
-    w.core.take(&exec(7), 0);
-    w.core.take(&mkdir(7, 1), 0);
+    w.core.take(&exec(7), 0, 0);
+    w.core.take(&mkdir(7, 1), 0, 0);
     assert_eq!(w.seen().len(), 1);
     assert!(!w.core.waits());
 }
@@ -167,20 +167,20 @@ fn nothing_is_held_when_nobody_can_tell() {
 fn facts_outlive_their_container_for_a_while() {
     let mut w = world();
     w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
-    w.core.take(&exec(7), 0);
+    w.core.take(&exec(7), 0, 0);
     w.core.told(Told::Gone(id(7).into()), 0);
     w.core.tick(59 * SECOND_NS);
-    w.core.take(&mkdir(7, 1), 59 * SECOND_NS);
+    w.core.take(&mkdir(7, 1), 0, 59 * SECOND_NS);
     assert_eq!(w.seen(), ["1 000000000000 web pod-web exe-7"]);
     w.core.tick(60 * SECOND_NS);
-    w.core.take(&mkdir(7, 2), 60 * SECOND_NS);
+    w.core.take(&mkdir(7, 2), 0, 60 * SECOND_NS);
     assert!(w.core.waits(), "they are asked for again");
 }
 
 #[test]
 fn a_cgroup_that_nobody_has_named_is_looked_up_first() {
     let mut w = world();
-    w.core.take(&mkdir(7, 1), 0);
+    w.core.take(&mkdir(7, 1), 0, 0);
     let question = w.questions.try_recv().expect("a question");
     assert_eq!((question.pid, question.cgroup), (7, Some(7)));
     assert!(w.seen().is_empty());
@@ -191,10 +191,10 @@ fn a_cgroup_that_nobody_has_named_is_looked_up_first() {
     w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
     assert_eq!(w.seen().len(), 1);
 
-    w.core.take(&mkdir(8, 2), 0);
+    w.core.take(&mkdir(8, 2), 0, 0);
     w.core.cgroup(8, Some(b"/system.slice/cron.service"), 0);
     assert_eq!(w.seen(), ["2 host host <NA> <NA>"]);
-    w.core.take(&mkdir(9, 3), 0);
+    w.core.take(&mkdir(9, 3), 0, 0);
     w.core.cgroup(9, None, 0);
     assert_eq!(w.seen(), ["3 <NA> <NA> <NA> <NA>"]);
 }
@@ -202,9 +202,9 @@ fn a_cgroup_that_nobody_has_named_is_looked_up_first() {
 #[test]
 fn an_exec_names_the_cgroup_that_others_wait_for() {
     let mut w = world();
-    w.core.take(&mkdir(7, 1), 0);
-    w.core.take(&exec(7), 0);
-    w.core.take(&mkdir(7, 2), 0);
+    w.core.take(&mkdir(7, 1), 0, 0);
+    w.core.take(&exec(7), 0, 0);
+    w.core.take(&mkdir(7, 2), 0, 0);
     w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
     assert_eq!(w.seen(), ["1 000000000000 web pod-web <NA>", "2 000000000000 web pod-web exe-7"]);
 }
@@ -244,7 +244,7 @@ proptest! {
                 Step::Event(n) => {
                     number += 1;
                     // The pid says in the alert which container it was.
-                    w.core.take(&mkdir(n, number * 10 + n), now);
+                    w.core.take(&mkdir(n, number * 10 + n), 0, now);
                     want.entry(n).or_default().push(number * 10 + n);
                 }
                 Step::Facts(n) => w.core.told(Told::Facts(id(n).into(), facts("web")), now),

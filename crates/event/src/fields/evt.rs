@@ -2,7 +2,8 @@
 
 use super::{Arg, ArgRule, Field, evt_audit, time as clock};
 use crate::{
-    catalogue::Category,
+    args::Param,
+    catalogue::{Category, Origin},
     errno,
     event::Event,
     flags::open,
@@ -29,8 +30,8 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("evt.pluginname", Text, "plugin that produced the event").audit(evt_audit::plugin),
     Field::new("evt.plugininfo", Text, "plugin-rendered one-line summary of the event"),
     Field::new("evt.source", Text, "event source name such as syscall or k8s_audit").from(source).audit(evt_audit::source),
-    Field::new("evt.is_async", Bool, "true for meta and asynchronous events").from(never).audit(evt_audit::is_async),
-    Field::new("evt.asynctype", Text, "name of the asynchronous event, else unset"),
+    Field::new("evt.is_async", Bool, "true for meta and asynchronous events").from(is_async).audit(evt_audit::is_async),
+    Field::new("evt.asynctype", Text, "name of the asynchronous event, else unset").from(asynctype),
     Field::new("evt.hostname", Text, "host name, overridable through FALCO_HOSTNAME").from(hostname).audit(evt_audit::hostname),
     Field::new("evt.latency", RelTime, "deprecated; constant 0").deprecated().from(zero),
     Field::new("evt.latency.s", RelTime, "deprecated; constant 0").deprecated().from(zero),
@@ -46,13 +47,13 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("evt.type.is", Uint(32), "1 when event code equals the suffix name").arg(ArgRule::DotSuffix).from(type_is),
     Field::new("syscall.type", Text, "syscall name; unset for non-syscall events").from(syscall_type),
     Field::new("evt.category", Text, "event category: file, net, memory, process, ...").from(category),
-    Field::new("evt.cpu", Int(16), "CPU the event was recorded on"),
+    Field::new("evt.cpu", Int(16), "CPU the event was recorded on").from(cpu),
     Field::new("evt.args", Text, "all arguments rendered as name=value text").from(args),
     Field::new("evt.arg", Text, "one argument as resolved text, by name or index").arg(ArgRule::Param).from(arg),
     Field::new("evt.rawarg", Dynamic, "one argument in native type, by name").arg(ArgRule::ParamName).no_rhs().no_transformer().from(rawarg),
     Field::new("evt.info", Text, "same text as evt.args").from(args),
-    Field::new("evt.buffer", Bytes, "I/O payload bytes captured, up to snaplen"),
-    Field::new("evt.buflen", Uint(64), "bytes transferred by an I/O call"),
+    Field::new("evt.buffer", Bytes, "I/O payload bytes captured, up to snaplen").from(buffer),
+    Field::new("evt.buflen", Uint(64), "bytes transferred by an I/O call").from(buflen),
     Field::new("evt.res", Text, "SUCCESS or the errno name").from(res),
     Field::new("evt.rawres", Int(64), "signed return value").from(rawres),
     Field::new("evt.failed", Bool, "1 when return value is negative").from(failed),
@@ -70,8 +71,8 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("evt.count.error.memory", Uint(32), "1 on failed memory event; unset for others").from(count_error_memory),
     Field::new("evt.count.error.other", Uint(32), "1 on failed event of another class").from(count_error_other),
     Field::new("evt.count.exit", Uint(32), "1 for exit events, else unset").from(one),
-    Field::new("evt.count.procinfo", Uint(32), "1 for main-thread procinfo events").hidden().from(zero),
-    Field::new("evt.count.threadinfo", Uint(32), "1 for procinfo events").hidden().from(zero),
+    Field::new("evt.count.procinfo", Uint(32), "1 for main-thread procinfo events").hidden().from(count_procinfo),
+    Field::new("evt.count.threadinfo", Uint(32), "1 for procinfo events").hidden().from(count_threadinfo),
     Field::new("evt.around", Uint(64), "event within D ms of timestamp T (only =)").arg(ArgRule::RequiredKey).no_rhs().no_transformer().filter_only(),
     Field::new("evt.abspath", Text, "absolute path from dirfd plus path argument").from(abspath),
     Field::new("evt.abspath.src", Text, "absolute path from dirfd plus path argument").from(abspath_src),
@@ -152,8 +153,58 @@ fn reltime_ns<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     since_first(e).map(|ns| Value::Uint(ns % NS))
 }
 
-fn source<'a>(_: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Text(b"syscall"))
+/// What the kernel tells. Events of plugins, and what their plugins tell, are of other sources, which are not events of
+/// this kind here.
+fn source<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    let of_plugin =
+        |name| e.param_named(name).and_then(|index| e.raw_param(index)).is_some_and(|id| id != Value::Uint(0));
+    match e.info().origin {
+        Origin::Syscall | Origin::Generic | Origin::Tracepoint => Some(Value::Text(b"syscall")),
+        Origin::Meta if !of_plugin("plugin_id") => Some(Value::Text(b"syscall")),
+        Origin::Meta | Origin::Plugin => None,
+    }
+}
+
+fn is_async<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    Some(Value::Bool(e.info().origin == Origin::Meta))
+}
+
+/// Asynchronous events of plugins bring their own name.
+fn async_name<'a>(e: &Event<'a>) -> Option<&'a [u8]> {
+    match (e.info().origin, e.info().name) {
+        (Origin::Meta, "asyncevent") => Some(e.param_text(e.param_named("name")?)?.best()),
+        (Origin::Meta, name) => Some(name.as_bytes()),
+        (Origin::Syscall | Origin::Generic | Origin::Tracepoint | Origin::Plugin, _) => None,
+    }
+}
+
+fn asynctype<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    async_name(e).map(Value::Text)
+}
+
+fn count_procinfo<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    let main = e.record.header.tid == e.record.header.tgid;
+    Some(Value::Uint(u64::from(e.info().name == "procinfo" && main)))
+}
+
+fn count_threadinfo<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    Some(Value::Uint(u64::from(e.info().name == "procinfo")))
+}
+
+/// The bytes that a call read or wrote, as far as they were collected.
+fn buffer<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    match e.param(e.param_named("data")?)? {
+        Param::Bytes(bytes) => Some(Value::Bytes(bytes)),
+        Param::Empty | Param::Int(_) | Param::Uint(_) | Param::Text(_) => None,
+    }
+}
+
+/// What the call says that it moved; failed calls moved nothing.
+fn buflen<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    if !matches!(e.info().category, Category::IoRead | Category::IoWrite) {
+        return None;
+    }
+    u64::try_from(e.result()?).ok().map(Value::Uint)
 }
 
 fn never<'a>(_: &Event<'a>, _: &Arg) -> Found<'a> {
@@ -181,7 +232,7 @@ fn dir<'a>(_: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn ty<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Text(e.info().name.as_bytes()))
+    Some(Value::Text(async_name(e).unwrap_or(e.info().name.as_bytes())))
 }
 
 fn type_is<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
@@ -197,6 +248,10 @@ fn syscall_type<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
 
 fn category<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     Some(Value::Text(e.info().category.word().as_bytes()))
+}
+
+fn cpu<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    e.record.cpu.map(|cpu| Value::Int(i64::from(cpu)))
 }
 
 fn args<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
@@ -318,6 +373,9 @@ fn has_two_paths(e: &Event<'_>) -> bool {
 }
 
 fn abspath<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    if e.info().name == "open_by_handle_at" {
+        return e.descriptor_name().map(Value::Text);
+    }
     if has_two_paths(e) { None } else { relative_path(e, 0) }
 }
 

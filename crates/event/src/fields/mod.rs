@@ -15,6 +15,7 @@ mod proc;
 mod sources;
 pub(crate) mod time;
 mod user;
+mod waiting;
 
 pub use sources::EventSource;
 
@@ -110,7 +111,7 @@ pub struct Field {
     pub marks: Marks,
     /// One line for `gyrfalcon fields` and docs/fields.md.
     pub doc: &'static str,
-    /// Where the value comes from; `None` while nothing delivers it ("waiting": null in filters, `<NA>` in output).
+    /// Where the value comes from; `None` while nothing delivers it: no value.
     pub extract: Option<Extract>,
     /// The same for events of the audit log.
     pub audit: Option<AuditExtract>,
@@ -216,6 +217,11 @@ impl Field {
         self
     }
 
+    /// Whether nothing delivers it yet.
+    pub fn is_waiting(&self) -> bool {
+        waiting::WAITING.binary_search(&self.name).is_ok()
+    }
+
     /// Names the extractor: from here on the field is delivered.
     const fn from(mut self, extract: Extract) -> Self {
         self.extract = Some(extract);
@@ -226,11 +232,6 @@ impl Field {
     const fn audit(mut self, extract: AuditExtract) -> Self {
         self.audit = Some(extract);
         self
-    }
-
-    /// Whether events of some source have it; the others are null in filters and `<NA>` in output.
-    pub const fn is_delivered(&self) -> bool {
-        self.extract.is_some() || self.audit.is_some()
     }
 }
 
@@ -281,9 +282,9 @@ pub fn by_name(name: &str) -> Option<&'static Field> {
     all().find(|field| field.name == name)
 }
 
-/// The fields that no extractor delivers yet: null in filters, `<NA>` in output. The others in their tables are.
+/// The fields that nothing delivers yet: null in filters, `<NA>` in output.
 pub fn waiting() -> impl Iterator<Item = &'static Field> {
-    all().filter(|field| !field.is_delivered())
+    all().filter(|field| field.is_waiting())
 }
 
 /// Finds the field that a filter or output names: the longest field name that is a prefix of `text`, as Falco

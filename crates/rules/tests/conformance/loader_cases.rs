@@ -7,6 +7,7 @@ use gyrfalcon_rules as rules;
 use libtest_mimic::Failed;
 use rules::{
     diagnostic::Diagnostic,
+    duration,
     filter::{
         ast::{Expr, TextId},
         check, details,
@@ -72,6 +73,10 @@ impl Engine {
             "matches_wildcard" => {
                 let got = wildcard(text(step, "pattern"), text(step, "string"));
                 return same("result", Some(got), expect.get("result").and_then(Json::as_bool));
+            }
+            "prometheus_interval_ms" => {
+                let got = duration::nanoseconds(text(step, "text")).map_or(0, |ns| ns / 1_000_000);
+                return same("result", Some(got), expect.get("result").and_then(Json::as_u64));
             }
             "condition_warnings" => return condition_warnings(step, expect),
             "resolve_macros" => return resolve_macros(step, expect),

@@ -78,7 +78,7 @@ impl<'a> Subject<'a> for MockEvent<'a> {
 }
 
 /// Parses, checks, compiles and evaluates; the error is a diagnostic.
-pub fn evaluate<'a>(filter: &str, catalogue: Catalogue, event: &MockEvent<'a>) -> Result<bool, String> {
+pub fn evaluate<'a>(filter: &str, catalogue: Catalogue, event: &impl Subject<'a>) -> Result<bool, String> {
     let rules = format!(
         "- rule: r\n  desc: d\n  condition: {}\n  output: o\n  priority: INFO\n",
         serde_json::to_string(filter).map_err(|error| error.to_string())?
