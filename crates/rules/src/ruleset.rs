@@ -17,8 +17,9 @@ use crate::{
     alert::{Alert, Priority},
     filter::{
         eval::Run,
-        program::{Program, Target},
-        typed::Typed,
+        index::Node,
+        program::{Compiler, Program, Target},
+        typed::{Leaf, LeafTest, Typed},
     },
     load::RuleMatching,
     output::Template,
@@ -39,7 +40,6 @@ pub(crate) struct Rule {
     pub(crate) layer: Option<Box<str>>,
     pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) events: EventSet,
-    pub(crate) entry: Target,
     pub(crate) condition: Arc<Typed>,
     pub(crate) output: Arc<Template>,
     /// Output fields beyond those of the message.
@@ -49,8 +49,10 @@ pub(crate) struct Rule {
 /// A compiled, immutable set of rules.
 pub struct Ruleset {
     rules: Vec<Rule>,
-    /// Per event type, the rules of the cluster that can see it.
-    index: Vec<Box<[Candidate]>>,
+    /// What is looked at for events of a type; types for which the same rules mean the same share it.
+    plans: Vec<Plan>,
+    /// Per event type, the plan of the cluster's rules.
+    index: Box<[Option<PlanId>]>,
     /// The same for the rules of each namespace: those of others are never looked at.
     namespaces: HashMap<Box<str>, Box<[OfType]>, ahash::RandomState>,
     /// Different scopes of the rules.
@@ -60,7 +62,21 @@ pub struct Ruleset {
     hostname: Arc<str>,
 }
 
-/// A rule that can see events of a type. They stand in load order.
+/// Index of a [`Plan`].
+type PlanId = u32;
+
+/// A type with the plan for it; sorted by type.
+type OfType = (EventType, PlanId);
+
+/// The rules of one layer that can see events of a type.
+struct Plan {
+    /// In load order.
+    candidates: Box<[Candidate]>,
+    /// Leads to those that an event may match.
+    node: Node,
+}
+
+/// A rule as it is for events of a type.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     rule: u32,
@@ -69,9 +85,6 @@ struct Candidate {
     /// Index of its scope, or [`Candidate::EVERYWHERE`].
     scope: u32,
 }
-
-/// The rules of a namespace that can see events of one type; sorted by it.
-type OfType = (EventType, Box<[Candidate]>);
 
 impl Candidate {
     const EVERYWHERE: u32 = u32::MAX;
@@ -149,10 +162,18 @@ impl<'r> RuleRef<'r> {
 }
 
 impl Ruleset {
-    pub(crate) fn new(rules: Vec<Rule>, program: Program, matching: RuleMatching, hostname: Arc<str>) -> Self {
+    pub(crate) fn new(
+        rules: Vec<Rule>,
+        resolver: Option<Arc<dyn Resolver>>,
+        matching: RuleMatching,
+        hostname: Arc<str>,
+    ) -> Self {
+        let mut compiler = Compiler::new(resolver);
         let mut scopes: Vec<Arc<Scope>> = Vec::new();
         let mut known: HashMap<Arc<Scope>, u32, ahash::RandomState> = HashMap::default();
-        let mut layers: HashMap<Option<&str>, Vec<Vec<Candidate>>, ahash::RandomState> = HashMap::default();
+        // Every rule, once for all types for which it comes down to the same.
+        let mut variants: Vec<(Candidate, EventType)> = Vec::new();
+        let mut layers: HashMap<Option<&str>, Vec<Vec<u32>>, ahash::RandomState> = HashMap::default();
         for (index, rule) in rules.iter().enumerate() {
             let scope = match &rule.scope {
                 Some(scope) => *known.entry(scope.clone()).or_insert_with(|| {
@@ -162,21 +183,41 @@ impl Ruleset {
                 None => Candidate::EVERYWHERE,
             };
             let layer = layers.entry(rule.layer.as_deref()).or_insert_with(|| vec![Vec::new(); EventType::COUNT]);
-            for ty in rule.events.iter() {
-                let entry = program.entry_for(rule.entry, ty);
+            for types in alike(&rule.condition, rule.events) {
+                let Some(example) = types.first() else { continue };
+                let entry = compiler.add(&rule.condition, *example);
                 if entry != Target::REJECT {
-                    layer[ty.index()].push(Candidate { rule: index as u32, entry, scope });
+                    let variant = variants.len() as u32;
+                    variants.push((Candidate { rule: index as u32, entry, scope }, *example));
+                    types.iter().for_each(|ty| layer[ty.index()].push(variant));
                 }
             }
         }
-        let index = layers.remove(&None).unwrap_or_else(|| vec![Vec::new(); EventType::COUNT]);
-        let index = index.into_iter().map(Into::into).collect();
-        let sparse = |layer: Vec<Vec<Candidate>>| {
-            let of_types = EventType::all().zip(layer).filter(|(_, candidates)| !candidates.is_empty());
-            of_types.map(|(ty, candidates)| (ty, candidates.into())).collect::<Box<[OfType]>>()
+        let mut plans = Vec::new();
+        let mut planned: HashMap<Vec<u32>, PlanId, ahash::RandomState> = HashMap::default();
+        let mut plan = |of_type: Vec<u32>| {
+            if of_type.is_empty() {
+                return None;
+            }
+            Some(*planned.entry(of_type).or_insert_with_key(|of_type| {
+                let of_type = of_type.iter().map(|variant| variants[*variant as usize]);
+                let candidates: Box<[_]> = of_type.clone().map(|(candidate, _)| candidate).collect();
+                let condition = |rule: u32| &*rules[rule as usize].condition;
+                let conditions = of_type.map(|(candidate, example)| (condition(candidate.rule), example));
+                let node = Node::new(conditions, &mut compiler);
+                plans.push(Plan { candidates, node });
+                plans.len() as PlanId - 1
+            }))
         };
-        let namespaces = layers.into_iter().filter_map(|(name, layer)| Some((name?.into(), sparse(layer)))).collect();
-        Self { index, namespaces, scopes, rules, program, matching, hostname }
+        let of_cluster = layers.remove(&None).unwrap_or_else(|| vec![Vec::new(); EventType::COUNT]);
+        let index = of_cluster.into_iter().map(&mut plan).collect();
+        let mut namespaces = HashMap::default();
+        for (name, layer) in layers {
+            let of_types = EventType::all().zip(layer).filter_map(|(ty, of_type)| Some((ty, plan(of_type)?)));
+            namespaces.insert(Box::from(name.unwrap_or_default()), of_types.collect());
+        }
+        let program = compiler.finish();
+        Self { plans, index, namespaces, scopes, rules, program, matching, hostname }
     }
 
     /// The event types that some rule can match: what must be collected.
@@ -224,17 +265,20 @@ impl Ruleset {
         mut on_match: impl FnMut(RuleRef<'r>),
     ) {
         let ty = subject.event_type();
-        let of_cluster = &self.index[ty.index()];
+        let of_cluster = self.index.get(ty.index()).copied().flatten();
         let of_namespace = match self.namespaces.is_empty() {
-            true => &[],
+            true => None,
             false => self.of_namespace(subject.whereabouts(), ty),
         };
-        if of_cluster.is_empty() && of_namespace.is_empty() {
+        if of_cluster.is_none() && of_namespace.is_none() {
             return;
         }
         let mut run = Run::new(&self.program, subject, scratch, self.scopes.len());
-        for layer in [of_cluster, of_namespace] {
-            for candidate in layer {
+        for plan in [of_cluster, of_namespace].into_iter().flatten() {
+            let Plan { candidates, node } = &self.plans[plan as usize];
+            let found = run.candidates(node);
+            for candidate in &found {
+                let candidate = &candidates[*candidate as usize];
                 let scope = self.scopes.get(candidate.scope as usize);
                 let admitted = scope.is_none_or(|scope| run.admits(candidate.scope, scope));
                 if admitted && run.holds(candidate.entry) {
@@ -245,15 +289,15 @@ impl Ruleset {
                     }
                 }
             }
+            run.done(found);
         }
     }
 
-    /// The rules of the namespace where something happened.
-    fn of_namespace(&self, place: Whereabouts<'_>, ty: EventType) -> &[Candidate] {
-        let layer = namespace_of(place).and_then(|name| self.namespaces.get(name));
-        let of_type = |layer: &'_ [OfType]| layer.binary_search_by_key(&ty, |(ty, _)| *ty).ok();
-        let found = layer.and_then(|layer| layer.get(of_type(layer)?));
-        found.map_or(&[], |(_, candidates)| candidates)
+    /// The plan of the rules of the namespace where something happened.
+    fn of_namespace(&self, place: Whereabouts<'_>, ty: EventType) -> Option<PlanId> {
+        let of_types = self.namespaces.get(namespace_of(place)?)?;
+        let at = of_types.binary_search_by_key(&ty, |(ty, _)| *ty).ok()?;
+        of_types.get(at).map(|(_, plan)| *plan)
     }
 
     /// The alert for a rule that matched the event.
@@ -277,5 +321,33 @@ impl Ruleset {
             message: rule.output.render(subject).into(),
             output_fields,
         }
+    }
+}
+
+/// The types of a set in groups within which all comparisons of the type that the condition makes come out the same.
+fn alike(condition: &Typed, events: EventSet) -> Vec<Vec<EventType>> {
+    let mut sets = Vec::new();
+    type_sets(condition, &mut sets);
+    let mut groups: Vec<(Vec<bool>, Vec<EventType>)> = Vec::new();
+    for ty in events.iter() {
+        let signature: Vec<_> = sets.iter().map(|set| set.contains(ty)).collect();
+        match groups.iter_mut().find(|(known, _)| *known == signature) {
+            Some((_, types)) => types.push(ty),
+            None => groups.push((signature, vec![ty])),
+        }
+    }
+    groups.into_iter().map(|(_, types)| types).collect()
+}
+
+fn type_sets<'c>(condition: &'c Typed, sets: &mut Vec<&'c EventSet>) {
+    match condition {
+        Typed::And(parts) | Typed::Or(parts) => parts.iter().for_each(|part| type_sets(part, sets)),
+        Typed::Not(inner) => type_sets(inner, sets),
+        Typed::Leaf(Leaf { test: LeafTest::EventType(set), .. }) => {
+            if !sets.contains(&set) {
+                sets.push(set);
+            }
+        }
+        Typed::Leaf(_) => {}
     }
 }

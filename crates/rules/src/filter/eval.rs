@@ -5,6 +5,7 @@ use event::{fields::Subject, value::Value};
 
 use super::{
     ast::Modifier,
+    index::{Ask, Node},
     matcher::{self, Matcher},
     program::{LeafId, NodeTest, Program, Quantifier, Slot, Target, ValueNode},
     transform,
@@ -23,6 +24,8 @@ pub struct Evaluation {
     slots: Vec<(u32, u32)>,
     /// Per scope: generation × 2 + result.
     scopes: Vec<u32>,
+    /// The rules that the event may match.
+    found: Vec<u32>,
 }
 
 impl Evaluation {
@@ -40,6 +43,9 @@ impl Evaluation {
     }
 }
 
+/// Room for so many values is made at once.
+const VALUES: usize = 16;
+
 /// The evaluation of one event.
 pub(crate) struct Run<'r, 'a, S> {
     program: &'r Program,
@@ -53,7 +59,24 @@ impl<'r, 'a, S: Subject<'a>> Run<'r, 'a, S> {
     /// `scopes`: how many different ones there are.
     pub(crate) fn new(program: &'r Program, subject: &'r S, scratch: &'r mut Evaluation, scopes: usize) -> Self {
         scratch.next_event(program, scopes);
-        Self { program, subject, scratch, values: ArenaVec::new_in(subject.arena()) }
+        Self { program, subject, scratch, values: ArenaVec::with_capacity_in(VALUES, subject.arena()) }
+    }
+
+    /// The conditions of a node that the event may match, in order. Give the list back with [`Run::done`].
+    pub(crate) fn candidates(&mut self, node: &Node) -> Vec<u32> {
+        let mut found = std::mem::take(&mut self.scratch.found);
+        found.clear();
+        node.search(self, &mut found);
+        if found.len() > 1 {
+            found.sort_unstable();
+            found.dedup();
+        }
+        found
+    }
+
+    /// Keeps the memory of a list for the next event.
+    pub(crate) fn done(&mut self, found: Vec<u32>) {
+        self.scratch.found = found;
     }
 
     /// Whether the condition that begins at `entry` holds.
@@ -77,25 +100,12 @@ impl<'r, 'a, S: Subject<'a>> Run<'r, 'a, S> {
         admits
     }
 
-    fn leaf(&mut self, id: LeafId) -> bool {
-        let known = self.scratch.leaves[id as usize];
-        if known >> 1 == self.scratch.generation {
-            return known & 1 == 1;
-        }
-        let result = self.compare(id);
-        self.scratch.leaves[id as usize] = self.scratch.generation << 1 | u32::from(result);
-        result
-    }
-
     fn compare(&mut self, id: LeafId) -> bool {
         let leaf = &self.program.leaves[id as usize];
-        if let NodeTest::EventType(set) = &leaf.test {
-            return set.contains(self.subject.event_type());
-        }
         // No value: every comparison is false, `!=` too.
         let Some(value) = self.value(leaf.left) else { return false };
         match &leaf.test {
-            NodeTest::Exists | NodeTest::EventType(_) => true,
+            NodeTest::Exists => true,
             NodeTest::One(quantifier, matcher) => passes(*quantifier, matcher, value),
             NodeTest::Several(quantifier, modifier, matchers) => {
                 let mut passed = matchers.iter().filter(|matcher| passes(*quantifier, matcher, value));
@@ -107,17 +117,6 @@ impl<'r, 'a, S: Subject<'a>> Run<'r, 'a, S> {
             }
             NodeTest::Value(op, right) => self.value(*right).is_some_and(|right| matcher::compare(*op, value, right)),
         }
-    }
-
-    fn value(&mut self, slot: Slot) -> Option<Value<'a>> {
-        let (generation, index) = self.scratch.slots[slot as usize];
-        if generation == self.scratch.generation {
-            return self.values[index as usize];
-        }
-        let value = self.compute(slot);
-        self.scratch.slots[slot as usize] = (self.scratch.generation, self.values.len() as u32);
-        self.values.push(value);
-        value
     }
 
     fn compute(&mut self, slot: Slot) -> Option<Value<'a>> {
@@ -139,6 +138,29 @@ impl<'r, 'a, S: Subject<'a>> Run<'r, 'a, S> {
             values.push(self.value(*slot)?);
         }
         Some(values.into_bump_slice())
+    }
+}
+
+impl<'a, S: Subject<'a>> Ask<'a> for Run<'_, 'a, S> {
+    fn leaf(&mut self, id: LeafId) -> bool {
+        let known = self.scratch.leaves[id as usize];
+        if known >> 1 == self.scratch.generation {
+            return known & 1 == 1;
+        }
+        let result = self.compare(id);
+        self.scratch.leaves[id as usize] = self.scratch.generation << 1 | u32::from(result);
+        result
+    }
+
+    fn value(&mut self, slot: Slot) -> Option<Value<'a>> {
+        let (generation, index) = self.scratch.slots[slot as usize];
+        if generation == self.scratch.generation {
+            return self.values[index as usize];
+        }
+        let value = self.compute(slot);
+        self.scratch.slots[slot as usize] = (self.scratch.generation, self.values.len() as u32);
+        self.values.push(value);
+        value
     }
 }
 

@@ -106,6 +106,50 @@ impl Member {
     }
 }
 
+/// The longest run of plain bytes of a pattern: every value that the pattern matches has it, there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Literal {
+    /// The pattern is nothing else.
+    Whole(Vec<u8>),
+    /// At the front.
+    Front(Vec<u8>),
+    /// Somewhere.
+    Inside(Vec<u8>),
+    /// At the end.
+    End(Vec<u8>),
+}
+
+impl Literal {
+    pub(super) fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::Whole(bytes) | Self::Front(bytes) | Self::Inside(bytes) | Self::End(bytes) => bytes,
+        }
+    }
+}
+
+/// The longest run of plain bytes; of equally long ones, the first. Empty when there is none.
+pub(super) fn longest_literal(pattern: &[u8]) -> Literal {
+    let parts = Glob::new(pattern, false).parts;
+    let (mut best, mut run) = (0..0, 0..0);
+    for (at, part) in parts.iter().enumerate() {
+        match part {
+            Part::Byte(_) => run.end = at + 1,
+            Part::Any | Part::Star | Part::Class { .. } | Part::Nothing => run = at + 1..at + 1,
+        }
+        if run.len() > best.len() {
+            best = run.clone();
+        }
+    }
+    let byte = |part: &Part| if let Part::Byte(byte) = part { Some(*byte) } else { None };
+    let bytes = parts[best.clone()].iter().filter_map(byte).collect();
+    match (best.start == 0, best.end == parts.len()) {
+        (true, true) => Literal::Whole(bytes),
+        (true, false) => Literal::Front(bytes),
+        (false, false) => Literal::Inside(bytes),
+        (false, true) => Literal::End(bytes),
+    }
+}
+
 fn folded(byte: u8, fold: bool) -> u8 {
     if fold { byte.to_ascii_lowercase() } else { byte }
 }
@@ -205,6 +249,17 @@ mod tests {
     #[test]
     fn case_is_folded_on_request() {
         assert!(Glob::new(b"BASH[A-C]", true).matches(b"bashB"));
+    }
+
+    #[test]
+    fn the_longest_literal_is_where_values_have_it() {
+        let literal = |pattern: &str| longest_literal(pattern.as_bytes());
+        assert_eq!(literal("/etc/x"), Literal::Whole(b"/etc/x".to_vec()));
+        assert_eq!(literal("/etc/*.d"), Literal::Front(b"/etc/".to_vec()));
+        assert_eq!(literal(r"/a/*/b\*cd/?"), Literal::Inside(b"/b*cd/".to_vec()));
+        assert_eq!(literal("[ab]*.conf"), Literal::End(b".conf".to_vec()));
+        assert_eq!(literal("*").bytes(), b"");
+        assert_eq!(literal("").bytes(), b"");
     }
 
     #[test]

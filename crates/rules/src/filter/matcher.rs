@@ -8,7 +8,15 @@ use ipnet::IpNet;
 use memchr::memmem::Finder;
 use regex::Regex;
 
-use super::{ast::Op, glob::Glob, path_set::PathSet, pattern, typed::Const};
+use super::{
+    ast::Op,
+    glob::Glob,
+    nets::Nets,
+    path_set::PathSet,
+    pattern,
+    text_index::{TextIndex, TextTest},
+    typed::Const,
+};
 
 /// Knows which addresses a host name stands for. Names are resolved outside, long before an event asks.
 pub trait Resolver: Send + Sync {
@@ -27,7 +35,7 @@ pub(super) enum Matcher {
     /// In the order of bytes.
     BytesOrder(Op, Box<[u8]>),
     Contains(Box<Finder<'static>>),
-    /// The needle is in lower case.
+    /// ASCII case does not count.
     IContains(Box<[u8]>),
     StartsWith(Box<[u8]>),
     EndsWith(Box<[u8]>),
@@ -39,8 +47,10 @@ pub(super) enum Matcher {
     /// Sorted.
     NumberIn(Box<[i128]>),
     BoolIn(Box<[bool]>),
-    IpIn(Box<[IpAddr]>),
-    NetIn(Box<[IpNet]>),
+    IpIn(HashSet<IpAddr, ahash::RandomState>),
+    NetIn(Box<Nets>),
+    /// Text that compares so with any of many constants.
+    Texts(Box<TextIndex>),
     /// Host names: an address that one of them resolves to, or one of them as text.
     Hosts(Box<[Box<str>]>, Option<Arc<dyn Resolver>>),
     /// What can't be: types have been checked.
@@ -55,7 +65,7 @@ impl Matcher {
             (Op::Eq | Op::EqEq, [Const::Bytes(bytes)]) => Self::Bytes(bytes.clone()),
             (Op::Eq | Op::EqEq | Op::In | Op::Intersects, _) => Self::set(constants),
             (Op::PMatch, _) => Self::Paths(PathSet::new(constants.iter().filter_map(|constant| match constant {
-                Const::Bytes(bytes) => Some(&**bytes),
+                Const::Bytes(bytes) => Some((&**bytes, 0)),
                 Const::Int(_) | Const::Bool(_) | Const::Ip(_) | Const::Net(_) => None,
             }))),
             (Op::Lt | Op::Le | Op::Gt | Op::Ge, [Const::Int(number)]) => Self::Number(op, *number),
@@ -84,17 +94,49 @@ impl Matcher {
             Some(Const::Bool(_)) => all(constants, |c| if let Const::Bool(value) = c { Some(*value) } else { None })
                 .map_or(Self::Nothing, Self::BoolIn),
             Some(Const::Ip(_)) => all(constants, |c| if let Const::Ip(ip) = c { Some(*ip) } else { None })
-                .map_or(Self::Nothing, Self::IpIn),
+                .map_or(Self::Nothing, |ips| Self::IpIn(ips.into_iter().collect())),
             Some(Const::Net(_)) => all(constants, |c| if let Const::Net(net) = c { Some(*net) } else { None })
-                .map_or(Self::Nothing, Self::NetIn),
+                .map_or(Self::Nothing, |nets: Box<[IpNet]>| {
+                    Self::NetIn(Box::new(Nets::new(nets.into_iter().map(|net| (net, 0)))))
+                }),
         }
+    }
+
+    /// One test for all constants of an `anyof`, where there is one.
+    pub(super) fn any_of<'c>(op: Op, constants: impl Iterator<Item = &'c Const>) -> Option<Self> {
+        let test = match op {
+            Op::Eq | Op::EqEq => TextTest::Equal,
+            Op::StartsWith | Op::BStartsWith => TextTest::Prefix,
+            Op::EndsWith => TextTest::Suffix,
+            Op::Contains | Op::BContains => TextTest::Contains,
+            Op::IContains => TextTest::ContainsFolded,
+            Op::Ne
+            | Op::Lt
+            | Op::Le
+            | Op::Gt
+            | Op::Ge
+            | Op::Glob
+            | Op::IGlob
+            | Op::Regex
+            | Op::In
+            | Op::Intersects
+            | Op::PMatch => {
+                return None;
+            }
+        };
+        let key = |constant: &Const| match constant {
+            Const::Bytes(bytes) => Some((test, bytes.clone(), 0)),
+            Const::Int(_) | Const::Bool(_) | Const::Ip(_) | Const::Net(_) => None,
+        };
+        let keys: Vec<_> = constants.map(key).collect::<Option<_>>()?;
+        Some(Self::Texts(Box::new(TextIndex::new(&keys))))
     }
 
     fn bytes(op: Op, bytes: &[u8]) -> Self {
         match op {
             Op::Lt | Op::Le | Op::Gt | Op::Ge => Self::BytesOrder(op, bytes.into()),
             Op::Contains | Op::BContains => Self::Contains(Box::new(Finder::new(bytes).into_owned())),
-            Op::IContains => Self::IContains(bytes.to_ascii_lowercase().into()),
+            Op::IContains => Self::IContains(bytes.into()),
             Op::StartsWith | Op::BStartsWith => Self::StartsWith(bytes.into()),
             Op::EndsWith => Self::EndsWith(bytes.into()),
             Op::Glob => Self::Glob(Glob::new(bytes, false)),
@@ -123,8 +165,8 @@ impl Matcher {
             }
             (Self::BoolIn(constants), Value::Bool(value)) => constants.contains(&value),
             (Self::IpIn(constants), Value::Ip(ip)) => constants.contains(&ip),
-            (Self::NetIn(constants), Value::Ip(ip)) => constants.iter().any(|net| net.contains(&ip)),
-            (Self::NetIn(constants), Value::Net(net)) => constants.contains(&net),
+            (Self::NetIn(nets), Value::Ip(ip)) => nets.contains(ip),
+            (Self::NetIn(nets), Value::Net(net)) => nets.equal(&net).is_some(),
             (Self::Hosts(names, Some(resolver)), Value::Ip(ip)) => {
                 names.iter().any(|name| resolver.resolves_to(name, ip))
             }
@@ -146,6 +188,7 @@ impl Matcher {
             Self::Glob(glob) => glob.matches(value),
             Self::Regex(regex) => regex.is_match(&String::from_utf8_lossy(value)),
             Self::Paths(paths) => paths.covers(value),
+            Self::Texts(texts) => texts.any(value),
             Self::Not(_)
             | Self::Number(..)
             | Self::NumberIn(_)
@@ -179,9 +222,36 @@ pub(super) fn compare(op: Op, left: Value<'_>, right: Value<'_>) -> bool {
             _ => false,
         },
         _ => match right {
-            Value::Text(bytes) | Value::Bytes(bytes) => Matcher::bytes(op, bytes).test(left),
+            Value::Text(right) | Value::Bytes(right) => match left {
+                Value::Text(left) | Value::Bytes(left) => compare_text(op, left, right),
+                _ => false,
+            },
             _ => false,
         },
+    }
+}
+
+/// Two texts of an event: nothing can be prepared, so nothing is.
+fn compare_text(op: Op, left: &[u8], right: &[u8]) -> bool {
+    match op {
+        Op::Contains | Op::BContains => memchr::memmem::find(left, right).is_some(),
+        Op::IContains => contains_folded(left, right),
+        Op::StartsWith | Op::BStartsWith => left.starts_with(right),
+        Op::EndsWith => left.ends_with(right),
+        Op::Glob => Glob::new(right, false).matches(left),
+        Op::IGlob => Glob::new(right, true).matches(left),
+        // Patterns and sets take constants only, and the others are compared as values.
+        Op::Regex
+        | Op::PMatch
+        | Op::Eq
+        | Op::EqEq
+        | Op::Ne
+        | Op::Lt
+        | Op::Le
+        | Op::Gt
+        | Op::Ge
+        | Op::In
+        | Op::Intersects => false,
     }
 }
 
@@ -224,11 +294,11 @@ fn holds(op: Op, order: Ordering) -> bool {
     }
 }
 
-/// Substring search that ignores ASCII case; the needle is in lower case.
-fn contains_folded(value: &[u8], needle: &[u8]) -> bool {
+/// Substring search that ignores ASCII case.
+pub(super) fn contains_folded(value: &[u8], needle: &[u8]) -> bool {
     let Some((&first, _)) = needle.split_first() else { return true };
     let Some(last) = value.len().checked_sub(needle.len()) else { return false };
-    memchr::memchr2_iter(first, first.to_ascii_uppercase(), value)
+    memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), value)
         .take_while(|at| *at <= last)
         .any(|at| value[at..at + needle.len()].eq_ignore_ascii_case(needle))
 }

@@ -1,4 +1,6 @@
-//! The set of paths of a `pmatch`: is one of them the value, or a parent of it, component by component?
+//! Paths of `pmatch`: which of them are the value, or a parent of it, component by component?
+
+use std::ops::ControlFlow;
 
 use hashbrown::HashMap;
 
@@ -12,8 +14,8 @@ pub struct PathSet {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// A path of the set ends here.
-    end: bool,
+    /// The number of the path that ends here.
+    end: Option<u32>,
     exact: HashMap<Box<[u8]>, usize, ahash::RandomState>,
     globs: Vec<(Box<[u8]>, Glob, usize)>,
 }
@@ -22,16 +24,21 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
+/// The path as its components: equal for paths that `pmatch` takes for the same.
+pub(super) fn normal(path: &[u8]) -> Vec<u8> {
+    components(path).collect::<Vec<_>>().join(&b'/')
+}
+
 impl PathSet {
-    /// The set of these paths.
-    pub fn new<'a>(paths: impl IntoIterator<Item = &'a [u8]>) -> Self {
+    /// The set of these paths, with numbers. Of paths with the same components, one number is kept.
+    pub fn new<'a>(paths: impl IntoIterator<Item = (&'a [u8], u32)>) -> Self {
         let mut set = Self { nodes: vec![Node::default()] };
-        for path in paths {
+        for (path, id) in paths {
             let mut node = 0;
             for component in components(path) {
                 node = set.child(node, component);
             }
-            set.nodes[node].end = true;
+            set.nodes[node].end = Some(id);
         }
         set
     }
@@ -56,26 +63,38 @@ impl PathSet {
         child
     }
 
+    /// Calls `found` with the number of each path that is the value or a parent of it, until it says that this is enough.
+    pub fn visit(&self, value: &[u8], found: &mut impl FnMut(u32) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.visit_from(0, value, found)
+    }
+
+    /// Each node is reached along one path only, so none is visited twice; the recursion is as deep as paths of the set,
+    /// which are constants, have components.
+    fn visit_from(&self, index: usize, rest: &[u8], found: &mut impl FnMut(u32) -> ControlFlow<()>) -> ControlFlow<()> {
+        let Some(node) = self.nodes.get(index) else { return ControlFlow::Continue(()) };
+        if let Some(id) = node.end {
+            found(id)?;
+        }
+        let start = rest.iter().position(|byte| *byte != b'/').unwrap_or(rest.len());
+        let rest = &rest[start..];
+        let (component, behind) = rest.split_at(memchr::memchr(b'/', rest).unwrap_or(rest.len()));
+        if component.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        if let Some(child) = node.exact.get(component) {
+            self.visit_from(*child, behind, found)?;
+        }
+        for (_, glob, child) in &node.globs {
+            if glob.matches(component) {
+                self.visit_from(*child, behind, found)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Whether a path of the set is the value or a parent of it.
     pub fn covers(&self, value: &[u8]) -> bool {
-        // Each node is reached along one path only, so the search visits no node twice.
-        let mut open = vec![(0, value)];
-        while let Some((index, rest)) = open.pop() {
-            let Some(node) = self.nodes.get(index) else { continue };
-            if node.end {
-                return true;
-            }
-            let start = rest.iter().position(|byte| *byte != b'/').unwrap_or(rest.len());
-            let rest = &rest[start..];
-            let (component, behind) = rest.split_at(rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len()));
-            if component.is_empty() {
-                continue;
-            }
-            open.extend(node.exact.get(component).map(|child| (*child, behind)));
-            let fitting = node.globs.iter().filter(|(_, glob, _)| glob.matches(component));
-            open.extend(fitting.map(|(.., child)| (*child, behind)));
-        }
-        false
+        self.visit(value, &mut |_| ControlFlow::Break(())).is_break()
     }
 }
 
@@ -85,7 +104,7 @@ mod tests {
 
     #[track_caller]
     fn check(paths: &[&str], value: &str, want: bool) {
-        let set = PathSet::new(paths.iter().map(|path| path.as_bytes()));
+        let set = PathSet::new(paths.iter().map(|path| (path.as_bytes(), 0)));
         assert_eq!(set.covers(value.as_bytes()), want, "{paths:?} ~ {value}");
     }
 

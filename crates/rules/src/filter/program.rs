@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use event::{
-    catalogue::{EventSet, EventType},
+    catalogue::EventType,
     fields::{Arg, Field, Matching},
 };
 use hashbrown::HashMap;
@@ -70,7 +70,6 @@ pub(super) struct LeafNode {
 
 pub(super) enum NodeTest {
     Exists,
-    EventType(Box<EventSet>),
     /// With constants.
     One(Quantifier, Matcher),
     /// With several constants, under a modifier.
@@ -95,18 +94,6 @@ impl Program {
             ValueNode::Field(field, arg) => Some((*field, arg)),
             ValueNode::Literal(_) | ValueNode::List(_) | ValueNode::Call { .. } => None,
         })
-    }
-
-    /// Where the condition that begins at `entry` begins for events of one type: comparisons of the type that come
-    /// first are decided in advance.
-    pub fn entry_for(&self, entry: Target, ty: EventType) -> Target {
-        let mut target = entry;
-        while let Some(step) = self.steps.get(target.0 as usize)
-            && let NodeTest::EventType(set) = &self.leaves[step.leaf as usize].test
-        {
-            target = if set.contains(ty) { step.yes } else { step.no };
-        }
-        target
     }
 
     /// The host names that conditions compare addresses with.
@@ -135,9 +122,9 @@ impl Compiler {
         Self { resolver, ..Self::default() }
     }
 
-    /// Adds a condition; gives its first step.
-    pub fn add(&mut self, condition: &Typed) -> Target {
-        self.condition(condition, Target::ACCEPT, Target::REJECT)
+    /// Adds a condition as it is for events of one type; gives its first step.
+    pub fn add(&mut self, condition: &Typed, ty: EventType) -> Target {
+        self.condition(condition, ty, Target::ACCEPT, Target::REJECT)
     }
 
     /// The program of all that was added.
@@ -147,12 +134,18 @@ impl Compiler {
         self.program
     }
 
-    /// Lays out steps from the last to the first, as each must know where to go.
-    fn condition(&mut self, condition: &Typed, yes: Target, no: Target) -> Target {
+    /// Lays out steps from the last to the first, as each must know where to go. Of which type the event is, is known.
+    fn condition(&mut self, condition: &Typed, ty: EventType, yes: Target, no: Target) -> Target {
         match condition {
-            Typed::And(parts) => parts.iter().rev().fold(yes, |next, part| self.condition(part, next, no)),
-            Typed::Or(parts) => parts.iter().rev().fold(no, |next, part| self.condition(part, yes, next)),
-            Typed::Not(inner) => self.condition(inner, no, yes),
+            Typed::And(parts) => parts.iter().rev().fold(yes, |next, part| self.condition(part, ty, next, no)),
+            Typed::Or(parts) => parts.iter().rev().fold(no, |next, part| self.condition(part, ty, yes, next)),
+            Typed::Not(inner) => self.condition(inner, ty, no, yes),
+            Typed::Leaf(Leaf { test: LeafTest::EventType(set), .. }) => match set.contains(ty) {
+                true => yes,
+                false => no,
+            },
+            // Both ways lead to the same place where what follows has been decided.
+            Typed::Leaf(_) if yes == no => yes,
             Typed::Leaf(leaf) => {
                 let leaf = self.leaf(leaf);
                 self.program.steps.push(Step { leaf, yes, no });
@@ -161,14 +154,15 @@ impl Compiler {
         }
     }
 
-    fn leaf(&mut self, leaf: &Leaf) -> LeafId {
+    pub(super) fn leaf(&mut self, leaf: &Leaf) -> LeafId {
         if let Some(&id) = self.leaves.get(leaf) {
             return id;
         }
         let left = self.slot(&leaf.left);
         let test = match &leaf.test {
             LeafTest::Exists => NodeTest::Exists,
-            LeafTest::EventType(set) => NodeTest::EventType(Box::new(*set)),
+            // Decided when conditions are added.
+            LeafTest::EventType(_) => NodeTest::Exists,
             LeafTest::Compare { op, modifier, right } => self.test(leaf, *op, *modifier, right),
         };
         self.program.leaves.push(LeafNode { left, test });
@@ -192,6 +186,12 @@ impl Compiler {
         match modifier {
             None => NodeTest::One(quantifier, self.matcher(leaf, op, &constants)),
             Some(modifier) => {
+                let together = (quantifier == Quantifier::Any && modifier == Modifier::AnyOf)
+                    .then(|| Matcher::any_of(op, constants.iter().copied()))
+                    .flatten();
+                if let Some(together) = together {
+                    return NodeTest::One(quantifier, together);
+                }
                 let each = constants.into_iter().map(|constant| self.matcher(leaf, op, &[constant]));
                 NodeTest::Several(quantifier, modifier, each.collect())
             }
@@ -213,7 +213,7 @@ impl Compiler {
         Matcher::hosts(op, names, self.resolver.clone())
     }
 
-    fn slot(&mut self, value: &ValueExpr) -> Slot {
+    pub(super) fn slot(&mut self, value: &ValueExpr) -> Slot {
         if let Some(&slot) = self.slots.get(value) {
             return slot;
         }

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     diagnostic::{Code, Diagnostic, ItemKind, Place},
-    filter::program::Compiler,
     ruleset::{Rule, Ruleset},
     source::{SourceId, SourceMap, Span, Text},
 };
@@ -321,16 +320,15 @@ impl Loader {
     }
 
     fn ruleset(&self, matching: RuleMatching, choose: impl Fn(&RuleInfo<'_>) -> bool) -> Ruleset {
-        let mut compiler = Compiler::new(self.options.resolver.clone());
         let mut rules = Vec::new();
         for (layer, state) in self.layers() {
             for checked in state.states.checked() {
                 if self.info(checked, layer, state).is_some_and(|info| choose(&info)) {
-                    rules.extend(self.rule(checked, layer, state, &mut compiler));
+                    rules.extend(self.rule(checked, layer, state));
                 }
             }
         }
-        Ruleset::new(rules, compiler.finish(), matching, self.options.hostname.clone())
+        Ruleset::new(rules, self.options.resolver.clone(), matching, self.options.hostname.clone())
     }
 
     fn info<'l>(&'l self, checked: &Checked, layer: Option<&'l str>, state: &'l LayerState) -> Option<RuleInfo<'l>> {
@@ -347,13 +345,7 @@ impl Loader {
         })
     }
 
-    fn rule(
-        &self,
-        checked: &Checked,
-        layer: Option<&str>,
-        state: &LayerState,
-        compiler: &mut Compiler,
-    ) -> Option<Rule> {
+    fn rule(&self, checked: &Checked, layer: Option<&str>, state: &LayerState) -> Option<Rule> {
         let rule = state.definitions.rules.entries.get(checked.rule)?;
         let origin = self.map.source(rule.name.whole().source).name.clone();
         let scope = self.file_options.get(&*origin).and_then(|options| options.scope.clone());
@@ -367,7 +359,6 @@ impl Loader {
             layer: layer.map(Into::into),
             scope,
             events: checked.events,
-            entry: compiler.add(&checked.condition),
             condition: checked.condition.clone(),
             output: checked.output.clone(),
             extra: checked.extra.clone(),

@@ -101,7 +101,10 @@ pub fn check_filter(filter: &str, catalogue: Catalogue) -> Result<usize, String>
     let (typed, findings) = check::check(&tree, catalogue);
     match typed {
         Some(typed) => {
-            Compiler::new(None).add(&typed);
+            // One type stands for all: what is compiled does not depend on it but for comparisons of the type.
+            EventType::all().take(1).for_each(|ty| {
+                Compiler::new(None).add(&typed, ty);
+            });
             Ok(findings.len())
         }
         None => Err(findings.first().map_or_else(|| print::print(&tree), |finding| finding.message.clone())),

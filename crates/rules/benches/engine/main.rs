@@ -1,0 +1,295 @@
+//! What an event costs: bytes → record → process state → rules, on one thread, in CPU time.
+//!
+//! ```text
+//! GYRFALCON_FALCO_RULES=/path/to/falco-rules cargo xtask bench engine
+//! ```
+//! Without the variable the rules are those of `config/rules`. Every figure is the best of several passes over the same
+//! records, each from an empty process table; ratios compare passes that took turns. A bound that is missed makes
+//! it fail.
+
+mod many;
+#[path = "../../tests/mix/mod.rs"]
+mod mix;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use allocation_counter::measure;
+use event::{decode::Record, event::Event, value::Arena};
+use gyrfalcon_rules::{
+    load::{Loader, Options, RuleMatching},
+    ruleset::{Evaluation, Ruleset},
+};
+use mix::{Class, Entry};
+use nix::time::{ClockId, clock_gettime};
+
+/// Records of a pass.
+const RECORDS: usize = 200_000;
+/// Passes; the fastest counts, as the others were disturbed.
+const PASSES: usize = 7;
+/// Events that one CPU second must suffice for, with the stable rules or, without them, our own.
+const EVENTS_A_SECOND: f64 = 4e6;
+/// What 10,000 rules may cost, in terms of what 100 cost.
+const TIMES: f64 = 3.0;
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock of the thread").into()
+}
+
+fn seconds(work: impl FnOnce()) -> f64 {
+    let before = cpu_time();
+    work();
+    (cpu_time() - before).as_secs_f64()
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pass {
+    events: u64,
+    matches: u64,
+    seconds: f64,
+}
+
+impl Pass {
+    fn rate(&self) -> f64 {
+        self.events as f64 / self.seconds
+    }
+
+    fn ns(&self) -> f64 {
+        1e9 / self.rate()
+    }
+}
+
+/// What the event loop of the sensor does with each record.
+fn pass(entries: &[Entry], ruleset: Option<&Ruleset>) -> Pass {
+    let mut state = mix::state();
+    let mut arena = Arena::new();
+    let mut scratch = Evaluation::default();
+    let mut pass = Pass::default();
+    pass.seconds = seconds(|| {
+        for entry in entries {
+            let Ok(record) = Record::decode(&entry.bytes) else { continue };
+            state.apply(&record);
+            pass.events += 1;
+            if let Some(ruleset) = ruleset
+                && let Some(event) = Event::new(&record, &state, &arena, pass.events)
+            {
+                ruleset.matches(&event, &mut scratch, |rule| {
+                    pass.matches += 1;
+                    std::hint::black_box(ruleset.alert(rule, &event));
+                });
+            }
+            arena.reset();
+        }
+    });
+    // Forks are no events.
+    pass.events -= entries.iter().filter(|entry| entry.class == Class::Fork).count() as u64;
+    pass
+}
+
+fn best(entries: &[Entry], ruleset: Option<&Ruleset>) -> Pass {
+    let passes = (0..PASSES).map(|_| pass(entries, ruleset));
+    passes.min_by(|a, b| a.seconds.total_cmp(&b.seconds)).unwrap_or_default()
+}
+
+/// CPU time by what the events are about, timed in runs of the same class.
+fn by_class(entries: &[Entry], ruleset: &Ruleset) -> BTreeMap<&'static str, f64> {
+    let mut best: BTreeMap<&'static str, f64> = BTreeMap::new();
+    for class in [Class::Open, Class::Exec, Class::Connect, Class::Change] {
+        let of_class: Vec<&Entry> = entries.iter().filter(|entry| entry.class == class).collect();
+        let mut fastest = f64::INFINITY;
+        for _ in 0..PASSES {
+            let mut state = mix::state();
+            for entry in entries.iter().filter(|entry| matches!(entry.class, Class::Exec | Class::Fork)) {
+                state.apply(&Record::decode(&entry.bytes).expect("a record"));
+            }
+            let (mut arena, mut scratch, mut number) = (Arena::new(), Evaluation::default(), 0);
+            let time = seconds(|| {
+                for entry in &of_class {
+                    let Ok(record) = Record::decode(&entry.bytes) else { continue };
+                    state.apply(&record);
+                    number += 1;
+                    if let Some(event) = Event::new(&record, &state, &arena, number) {
+                        ruleset.matches(&event, &mut scratch, |rule| {
+                            std::hint::black_box(ruleset.alert(rule, &event));
+                        });
+                    }
+                    arena.reset();
+                }
+            });
+            fastest = fastest.min(time);
+        }
+        let name = match class {
+            Class::Open => "opens",
+            Class::Exec => "execs",
+            Class::Connect => "connects",
+            Class::Change => "changes of files",
+            Class::Exit | Class::Fork => continue,
+        };
+        best.insert(name, fastest / of_class.len() as f64 * 1e9);
+    }
+    best
+}
+
+/// Allocations of events that no rule matched, after the first half of the records has filled tables and pools.
+fn allocations(entries: &[Entry], ruleset: &Ruleset) -> (u64, u64) {
+    let mut state = mix::state();
+    let (mut arena, mut scratch, mut number) = (Arena::new(), Evaluation::default(), 0);
+    let (mut events, mut allocations) = (0, 0);
+    for (at, entry) in entries.iter().enumerate() {
+        let mut matched = false;
+        let info = measure(|| {
+            let Ok(record) = Record::decode(&entry.bytes) else { return };
+            state.apply(&record);
+            number += 1;
+            if let Some(event) = Event::new(&record, &state, &arena, number) {
+                ruleset.matches(&event, &mut scratch, |_| matched = true);
+            }
+            arena.reset();
+        });
+        if !matched && at >= entries.len() / 2 {
+            events += 1;
+            allocations += info.count_total;
+        }
+    }
+    (events, allocations)
+}
+
+fn load(texts: &[String], matching: RuleMatching) -> (Ruleset, f64, i64) {
+    let options = Options { rule_matching: matching, work: usize::MAX, ..Options::default() };
+    let mut ruleset = None;
+    let mut time = 0.0;
+    let memory = measure(|| {
+        time = seconds(|| {
+            let mut loader = Loader::new(options);
+            for (at, text) in texts.iter().enumerate() {
+                loader.add(&format!("rules-{at}.yaml"), text.as_bytes());
+            }
+            let loaded = loader.finish();
+            let errors: Vec<_> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
+            assert!(errors.is_empty(), "{}", errors.join("\n"));
+            ruleset = loaded.ruleset;
+        });
+    });
+    (ruleset.expect("rules without errors"), time, memory.bytes_current)
+}
+
+/// The official rules where they are, else our own; each with its name.
+fn rulesets() -> Vec<(&'static str, Vec<String>)> {
+    let read =
+        |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let Some(official) = std::env::var_os("GYRFALCON_FALCO_RULES").map(PathBuf::from) else {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules/core.yaml");
+        return vec![("config/rules", vec![read(&own)])];
+    };
+    let file = |name: &str| read(&official.join(name));
+    let stable = file("falco_rules.yaml");
+    let all = vec![stable.clone(), file("falco-incubating_rules.yaml"), file("falco-sandbox_rules.yaml")];
+    vec![("stable", vec![stable]), ("stable, incubating and sandbox", all)]
+}
+
+/// Whether a part of the benchmark was asked for.
+fn wanted(part: &str) -> bool {
+    let filters: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    filters.is_empty() || filters.iter().any(|filter| part.contains(filter.as_str()))
+}
+
+fn main() -> ExitCode {
+    if !std::env::args().any(|arg| arg == "--bench") {
+        // `cargo test` builds it in the debug profile, in which figures mean nothing.
+        return ExitCode::SUCCESS;
+    }
+    let entries = mix::records(RECORDS, 7);
+    let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+    println!("{} records, {} bytes on average", entries.len(), bytes / entries.len());
+    for (name, class) in [
+        ("opens", Class::Open),
+        ("execs", Class::Exec),
+        ("connects", Class::Connect),
+        ("changes of files", Class::Change),
+        ("exits", Class::Exit),
+        ("forks, which are no events", Class::Fork),
+    ] {
+        let count = entries.iter().filter(|entry| entry.class == class).count();
+        println!("  {:5.1} % {name}", count as f64 * 100.0 / entries.len() as f64);
+    }
+    let mut fine = true;
+    if wanted("official") {
+        fine &= official(&entries);
+    }
+    if wanted("distinct") {
+        fine &= distinct(&entries);
+    }
+    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The rules that people have.
+fn official(entries: &[Entry]) -> bool {
+    let mut fine = true;
+    println!("\ndecode and state alone: {:.0} ns an event", best(entries, None).ns());
+    for (at, (name, texts)) in rulesets().iter().enumerate() {
+        for matching in [RuleMatching::First, RuleMatching::All] {
+            let (ruleset, time, memory) = load(texts, matching);
+            let best = best(entries, Some(&ruleset));
+            println!(
+                "{name}, {matching:?}: {:.2} million events a CPU second, {:.0} ns an event; {} rules, {} comparisons, {} matches; \
+                 loaded in {:.0} ms, {:.1} MiB",
+                best.rate() / 1e6,
+                best.ns(),
+                ruleset.rules().len(),
+                ruleset.comparisons(),
+                best.matches,
+                time * 1e3,
+                memory as f64 / 1_048_576.0,
+            );
+            if at == 0 {
+                fine &= best.rate() >= EVENTS_A_SECOND;
+                for (class, ns) in by_class(entries, &ruleset) {
+                    println!("    {class}: {ns:.0} ns");
+                }
+                let (events, allocations) = allocations(entries, &ruleset);
+                println!("    {allocations} allocations in {events} events that no rule matched");
+                fine &= allocations == 0;
+            }
+        }
+    }
+
+    fine
+}
+
+/// Cost by number of rules.
+fn distinct(entries: &[Entry]) -> bool {
+    let mut fine = true;
+    println!("\ndistinct rules");
+    for matching in [RuleMatching::First, RuleMatching::All] {
+        let sets: Vec<_> = [100, 1000, 10_000].map(|count| (count, load(&[many::rules(count)], matching))).into();
+        let mut best = vec![Pass { seconds: f64::INFINITY, ..Pass::default() }; sets.len()];
+        for _ in 0..PASSES {
+            for (best, (_, (ruleset, ..))) in best.iter_mut().zip(&sets) {
+                let pass = pass(entries, Some(ruleset));
+                if pass.seconds < best.seconds {
+                    *best = pass;
+                }
+            }
+        }
+        for (pass, (count, (ruleset, time, memory))) in best.iter().zip(&sets) {
+            println!(
+                "{count:6}, {matching:?}: {:.0} ns an event, {:.2} times the cost of 100; {} comparisons, {} matches; loaded in \
+                 {:.2} s, {:.1} MiB",
+                pass.ns(),
+                pass.ns() / best[0].ns(),
+                ruleset.comparisons(),
+                pass.matches,
+                time,
+                *memory as f64 / 1_048_576.0,
+            );
+        }
+        fine &= best[2].ns() <= TIMES * best[0].ns();
+    }
+    fine
+}
