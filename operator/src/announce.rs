@@ -135,6 +135,9 @@ impl Announcer {
     }
 }
 
+/// Source of alerts that a sensor makes about itself.
+const INTERNAL: &str = "internal";
+
 impl Announce for Announcer {
     fn announce(&self, node: &Arc<str>, alerts: Vec<proto::Alert>) {
         let mut book = self.book();
@@ -150,7 +153,9 @@ impl Announce for Announcer {
             }
         };
         let count = alerts.len();
-        let hits: Vec<_> = alerts.into_iter().filter_map(|alert| hit(&mut book, &node, alert)).collect();
+        let about_sensors = internal(&book.basis.1);
+        let hits: Vec<_> =
+            alerts.into_iter().filter_map(|alert| hit(&mut book, &node, &about_sensors, alert)).collect();
         drop(book);
         self.unknown.fetch_add((count - hits.len()) as u64, Relaxed);
         if let Some(events) = &*self.events() {
@@ -159,10 +164,23 @@ impl Announce for Announcer {
     }
 }
 
-fn hit(book: &mut Book, node: &Arc<Node>, alert: proto::Alert) -> Option<Hit> {
+/// What a sensor says about itself is told whatever its priority is: Falco gives it the lowest.
+fn internal(config: &SensorConfigSpec) -> RuleEvents {
+    RuleEvents { enabled: config.events().enabled(), minimum_priority: Priority::Debug, ..RuleEvents::default() }
+}
+
+fn hit(book: &mut Book, node: &Arc<Node>, about_sensors: &RuleEvents, alert: proto::Alert) -> Option<Hit> {
     let key = (alert.unit.into_boxed_str(), alert.rule.into_boxed_str());
     let rule = match book.rules.get(&key) {
         Some(rule) => Arc::clone(rule),
+        None if key.0.is_empty() && alert.source == INTERNAL => Arc::new(Rule {
+            kind: api::Kind::SensorNode,
+            namespace: "".into(),
+            resource: node.name.clone(),
+            uid: "".into(),
+            name: key.1,
+            events: about_sensors.clone(),
+        }),
         None => {
             // A sensor that names a resource that never was is not believed.
             let (id, events) = book.resources.get(&key.0)?;
@@ -231,5 +249,31 @@ pub fn settings(config: &SensorConfigSpec) -> Settings {
             node: rate(events.node_budget()),
         },
         nodes_namespace: events.node_events_namespace().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_sensor_says_about_itself_is_about_its_node() {
+        let node = Arc::new(Node { name: "node-7".into(), uid: "uid-7".into() });
+        let alert = proto::Alert {
+            rule: "Falco internal: syscall event drop".to_owned(),
+            priority: "Debug".to_owned(),
+            source: INTERNAL.to_owned(),
+            ..proto::Alert::default()
+        };
+        let about = internal(&SensorConfigSpec::default());
+        let told = hit(&mut Book::default(), &node, &about, alert.clone()).expect("a hit");
+        assert!(matches!(&told.subject, Subject::Node(of) if *of == node), "{:?}", told.subject);
+        assert!(told.rule.events.enabled && told.priority <= told.rule.events.minimum_priority);
+        assert_eq!((told.rule.kind.name(), &*told.rule.resource), ("SensorNode", "node-7"));
+        // Only so: an unknown resource, or another source, is not believed.
+        let nobodys = proto::Alert { source: "syscall".to_owned(), ..alert.clone() };
+        assert!(hit(&mut Book::default(), &node, &about, nobodys).is_none());
+        let unknown = proto::Alert { unit: "uid-of-nothing".to_owned(), ..alert };
+        assert!(hit(&mut Book::default(), &node, &about, unknown).is_none());
     }
 }

@@ -47,6 +47,8 @@ struct RuleState {
     suppressed: AtomicU64,
     untaken: AtomicU64,
     last_ns: AtomicU64,
+    samples: AtomicU64,
+    sampled_ns: AtomicU64,
 }
 
 /// Hits that have no alert in the spool, since they were last taken.
@@ -122,6 +124,21 @@ impl Active {
     /// Matches so far, by rule.
     pub fn hits(&self) -> impl Iterator<Item = (&str, u64)> {
         self.ruleset.rules().zip(&self.rules).map(|(rule, state)| (rule.name(), state.hits.load(Relaxed)))
+    }
+
+    /// Notes how long a rule's condition took in a sampled event.
+    pub fn sample(&self, index: usize, took_ns: u64) {
+        if let Some(rule) = self.rules.get(index) {
+            rule.samples.fetch_add(1, Relaxed);
+            rule.sampled_ns.fetch_add(took_ns, Relaxed);
+        }
+    }
+
+    /// By rule: matches, samples, and nanoseconds that the samples took together.
+    pub fn measured(&self) -> impl Iterator<Item = (&str, (u64, u64, u64))> {
+        let read =
+            |state: &RuleState| (state.hits.load(Relaxed), state.samples.load(Relaxed), state.sampled_ns.load(Relaxed));
+        self.ruleset.rules().zip(&self.rules).map(move |(rule, state)| (rule.name(), read(state)))
     }
 
     /// The system calls that must be traced.

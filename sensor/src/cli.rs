@@ -102,12 +102,64 @@ pub struct Run {
     /// Size of each CPU's ring for events in MiB (a power of two)
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = ring_size)]
     pub ring_mib: u32,
+    /// Where /healthz, /readyz and /metrics are served; without it, nowhere
+    #[arg(long, value_name = "IP:PORT", env = "GYRFALCON_HEALTH_LISTEN")]
+    pub health_listen: Option<SocketAddr>,
+    /// When lost events are told.
+    #[command(flatten)]
+    pub drops: Drops,
+    /// A folder that stays writable, for files of sinks that a later change of the manifests adds. May be repeated;
+    /// folders of the files that are written from the start need not be named
+    #[arg(long, value_name = "FOLDER")]
+    pub writable: Vec<PathBuf>,
     /// Name of this host in alerts
     #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]
     pub hostname: Option<String>,
     /// Where facts about containers come from.
     #[command(flatten)]
     pub containers: Containers,
+}
+
+/// When and how the sensor tells that it lost events: Falco's `syscall_event_drops`.
+#[derive(Debug, Clone, Args)]
+pub struct Drops {
+    /// Share of the events of a second (0 to 1) that may be lost without being told
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share)]
+    pub drops_threshold: f64,
+    /// How many times a second losses are told at most
+    #[arg(long, value_name = "RATE", default_value_t = 0.03333, value_parser = positive)]
+    pub drops_rate: f64,
+    /// How many times they are told in a row before the rate holds
+    #[arg(long, value_name = "COUNT", default_value_t = 1.0, value_parser = positive)]
+    pub drops_max_burst: f64,
+    /// What is done: an alert to all sinks, a line in the log, nothing
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "log,alert")]
+    pub drops_actions: Vec<DropAction>,
+}
+
+/// What is done about lost events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DropAction {
+    /// Nothing, whatever else is named.
+    Ignore,
+    /// A line in the log.
+    Log,
+    /// An alert to all sinks.
+    Alert,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share from 0 to 1".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && number <= 1e6 => Ok(number),
+        _ => Err("a number above 0".to_owned()),
+    }
 }
 
 /// Where facts about containers come from.
@@ -167,6 +219,9 @@ pub struct Agent {
     /// How much is logged: error, warn, info, debug or trace. GYRFALCON_LOG has the last word
     #[arg(long, value_name = "LEVEL", env = "GYRFALCON_LOG_LEVEL", default_value = "info")]
     pub log_level: tracing::Level,
+    /// When lost events are told.
+    #[command(flatten)]
+    pub drops: Drops,
     /// Size of each CPU's ring for events in MiB (a power of two)
     #[arg(long, value_name = "MIB", env = "GYRFALCON_RING_MIB", default_value_t = 4, value_parser = ring_size)]
     pub ring_mib: u32,

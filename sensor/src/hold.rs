@@ -69,6 +69,16 @@ impl Hold {
         self.queues.is_empty()
     }
 
+    /// How many records wait.
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// How many bytes they have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether anything waits for this.
     pub fn waits(&self, key: &Key) -> bool {
         self.queues.contains_key(key)

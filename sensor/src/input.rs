@@ -58,6 +58,17 @@ pub enum InputError {
     },
 }
 
+impl PartialEq for File {
+    /// Whether the same text was read from the same place.
+    fn eq(&self, other: &Self) -> bool {
+        let text = |file: &Self| match &file.content {
+            Content::Rules(bytes) => bytes.clone(),
+            Content::Manifests { text, .. } => text.clone().into_bytes(),
+        };
+        self.path == other.path && text(self) == text(other)
+    }
+}
+
 /// Reads every file below the paths: a file is taken as it is, a folder's files in order of name.
 pub fn read(paths: &[PathBuf]) -> (Vec<File>, Vec<InputError>) {
     let mut files = Vec::new();

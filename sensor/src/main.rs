@@ -9,10 +9,14 @@ mod cli;
 #[expect(unsafe_code, reason = "asks libc for the time zone")]
 mod clock;
 mod commands;
+#[expect(unsafe_code, reason = "changes mounts by system call")]
+mod confine;
 mod containers;
 #[expect(unsafe_code, reason = "maps the memory shared with the kernel")]
 mod driver;
+mod drops;
 mod exit;
+mod health;
 mod hold;
 mod input;
 mod log;

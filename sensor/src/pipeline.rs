@@ -43,8 +43,8 @@ pub trait Publish: Send {
 pub struct Origin<'a> {
     /// The rules that the event was judged by.
     pub active: &'a Arc<Active>,
-    /// Which of them, by [`rules::ruleset::RuleRef::index`].
-    pub rule: usize,
+    /// Which of them, by [`rules::ruleset::RuleRef::index`]; none for what the sensor says about itself.
+    pub rule: Option<usize>,
     /// The container; none on the host, and when nobody has said what the cgroup is.
     pub container: Option<&'a Container>,
     /// What the runtime says about the container, its pod included.
@@ -77,6 +77,8 @@ pub enum Input {
     Cluster(Box<ClusterChange>),
     /// Unix time of the zero of the boot clock, in nanoseconds: the wall clock was set.
     Clock(u64),
+    /// What the sensor has to say about itself.
+    Alert(Box<Alert>),
     /// Nothing is attached any more: deliver what is in the rings, then end.
     Stop,
 }
@@ -92,6 +94,16 @@ pub struct Counters {
     pub processes: AtomicU64,
     /// Losses, in the order of [`Loss::ALL`].
     losses: [AtomicU64; Loss::ALL.len()],
+    /// Cgroups in the table.
+    pub cgroups: AtomicU64,
+    /// Containers with facts.
+    pub containers: AtomicU64,
+    /// Records that wait for facts.
+    pub held_records: AtomicU64,
+    /// Bytes of them.
+    pub held_bytes: AtomicU64,
+    /// Questions that wait for room.
+    pub questions: AtomicU64,
     /// Look-ups that could not be asked because too many were waiting.
     pub unasked: AtomicU64,
 }
@@ -100,6 +112,11 @@ impl Counters {
     /// Losses with their counts.
     pub fn losses(&self) -> impl Iterator<Item = (Loss, u64)> + '_ {
         Loss::ALL.iter().zip(&self.losses).map(|(loss, count)| (*loss, count.load(Relaxed)))
+    }
+
+    /// Records that came from the kernel, but were of no use: events that rules did not see.
+    pub fn refused(&self) -> u64 {
+        self.losses().filter(|(loss, _)| loss.is_event()).map(|(_, count)| count).sum()
     }
 
     fn store(&self, losses: &Losses) {
@@ -154,8 +171,9 @@ impl Pipeline {
     fn run(&mut self) {
         while !self.take_inputs() {
             let now = boot_time_ns();
-            if self.deliver(now.saturating_sub(RIPE_NS), now) == 0 {
-                self.core.publish_counters();
+            let delivered = self.deliver(now.saturating_sub(RIPE_NS), now);
+            self.core.publish_counters();
+            if delivered == 0 {
                 self.wait(now);
             }
         }
@@ -192,6 +210,7 @@ impl Pipeline {
                 Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
                 Ok(Input::Cluster(change)) => core.state.change_cluster(*change),
                 Ok(Input::Users(users)) => core.state.users = *users,
+                Ok(Input::Alert(alert)) => core.say(*alert),
                 Ok(Input::Clock(boot_ns)) => core.state.host.boot_ns = boot_ns,
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,

@@ -1,12 +1,12 @@
 //! What the sensor says about itself on standard error.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tracing::{info, warn};
 
 use crate::{
     active::Active,
-    driver::{Driver, KernelCounter},
+    driver::{Counts, Driver, KernelCounter},
     pipeline::Counters,
 };
 
@@ -23,24 +23,56 @@ pub fn rules(active: &Active) {
     info!(rules = loaded, active = loaded - waiting.len(), waiting = waiting.len(), "rules loaded");
 }
 
-/// Events that rules did not see, whoever lost them.
-pub fn lost(driver: &Driver, counters: &Counters) -> u64 {
-    let lost: u64 = counters.losses().filter(|(loss, _)| loss.is_event()).map(|(_, count)| count).sum();
-    lost + driver.counts().map_or(0, |counts| counts.lost())
+/// What the memory is bounded by; all of it is fixed at the start.
+pub fn bounds(driver: &Driver, state: event::state::Limits) {
+    let hold = crate::hold::Limits::default();
+    info!(
+        ring_memory_mib = driver.memory() >> 20,
+        rings = driver.ring_levels().len(),
+        processes = state.processes,
+        cgroups = state.cgroups,
+        held_records = hold.records,
+        held_mib = hold.bytes >> 20,
+        "memory is bounded"
+    );
+}
+
+/// How the sensor does; `before` events had been judged so long ago. Returns how many there are now.
+pub fn summary(driver: &Driver, counts: &Counts, counters: &Counters, before: u64, elapsed: Duration) -> u64 {
+    let events = counters.events.load(Relaxed);
+    let fullest = driver.ring_levels().into_iter().map(|ring| 100 * ring.peak / ring.size.max(1)).max();
+    info!(
+        events,
+        per_second = (events.saturating_sub(before) as f64 / elapsed.as_secs_f64()).round(),
+        filtered = counts.total(KernelCounter::Filtered),
+        alerts = counters.alerts.load(Relaxed),
+        lost = counts.lost() + counters.refused(),
+        processes = counters.processes.load(Relaxed),
+        containers = counters.containers.load(Relaxed),
+        held = counters.held_records.load(Relaxed),
+        fullest_ring_percent = fullest.unwrap_or(0),
+        memory_mib = crate::health::memory() >> 20,
+        "summary"
+    );
+    events
 }
 
 /// Every loss by name; nothing when there is none.
-pub fn losses(driver: &Driver, counters: &Counters) {
+pub fn losses(counts: &Counts, counters: &Counters) {
     for (loss, count) in counters.losses().filter(|(_, count)| *count > 0) {
         warn!(cause = loss.label(), count, "lost in the sensor: {}", loss.log());
     }
-    let counts = match driver.counts() {
-        Ok(counts) => counts,
-        Err(error) => return warn!(error = %link::chain(&error), "cannot read the kernel's counters"),
-    };
-    for (event, count) in counts.events {
+    for (event, count) in &counts.events {
         for counter in KernelCounter::ALL.iter().filter(|counter| counter.is_loss() && count.get(**counter) > 0) {
-            warn!(event, cause = counter.label(), count = count.get(*counter), "lost in the kernel");
+            let of = counts.losses.iter().filter(|loss| loss.event == *event && loss.cause == *counter);
+            let cpus: Vec<_> = of.map(|loss| format!("{}:{}", loss.cpu, loss.count)).collect();
+            warn!(
+                event,
+                cause = counter.label(),
+                count = count.get(*counter),
+                cpus = cpus.join(","),
+                "lost in the kernel"
+            );
         }
     }
     if counts.recursion_misses > 0 {
@@ -62,13 +94,12 @@ pub fn hits(active: &Active) {
 }
 
 /// The last words.
-pub fn stopped(driver: &Driver, counters: &Counters) {
-    let filtered = driver.counts().map_or(0, |counts| counts.total(KernelCounter::Filtered));
+pub fn stopped(counts: &Counts, counters: &Counters) {
     info!(
         events = counters.events.load(Relaxed),
-        filtered,
+        filtered = counts.total(KernelCounter::Filtered),
         alerts = counters.alerts.load(Relaxed),
-        lost = lost(driver, counters),
+        lost = counts.lost() + counters.refused(),
         processes = counters.processes.load(Relaxed),
         "stopped"
     );

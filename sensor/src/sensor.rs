@@ -10,7 +10,7 @@ use std::{
         mpsc::{self, Sender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use abi::control::want;
@@ -24,6 +24,7 @@ use crate::{
     active::Active,
     cli, containers,
     driver::{self, Driver, DriverError, Host, Waker, boot_time_ns},
+    drops::{Drops, Totals},
     lookup,
     pipeline::{Counters, Input, Parts, Pipeline, Publish},
     procfs::Reader,
@@ -33,6 +34,12 @@ use crate::{
 
 /// How long the start waits for the container runtimes to say what runs already.
 const LISTS: Duration = Duration::from_secs(2);
+
+/// How often lost events are logged, while events are lost.
+const LOSSES: Duration = Duration::from_secs(5);
+
+/// How often the sensor says how it does.
+const SUMMARY: Duration = Duration::from_secs(60);
 
 /// Why something could not be put into effect.
 pub type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -47,6 +54,8 @@ pub struct Setup {
     pub publish: Box<dyn Publish>,
     /// Where facts about containers come from.
     pub containers: cli::Containers,
+    /// When lost events are told.
+    pub drops: cli::Drops,
 }
 
 /// The running parts, seen from the thread that controls them.
@@ -63,12 +72,17 @@ pub struct Sensor {
     reader: Reader,
     boot_ns: u64,
     lost: u64,
+    drops: Drops,
+    /// When losses were last logged, and a summary.
+    logged: (Instant, Instant),
+    /// Events at the last summary.
+    summarised: u64,
 }
 
 impl Sensor {
     /// Attaches, reads what is there, and judges by these rules.
     pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
-        let Setup { ring_bytes, options, publish, containers } = setup;
+        let Setup { ring_bytes, options, publish, containers, drops } = setup;
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
@@ -125,6 +139,9 @@ impl Sensor {
             reader,
             boot_ns,
             lost: 0,
+            drops: Drops::new(drops, (&*options.hostname).into(), Instant::now()),
+            logged: (Instant::now(), Instant::now()),
+            summarised: 0,
         };
         for seed in sensor.reader.all() {
             sensor.tell(Input::Process(Box::new(seed)));
@@ -136,6 +153,7 @@ impl Sensor {
         sensor.driver.trace(sensor.active.rows())?;
         sensor.driver.settle();
         report::rules(&sensor.active);
+        report::bounds(&sensor.driver, Limits::default());
         info!(generation = 1, "ruleset active");
         info!(
             rules = sensor.active.ruleset.rules().len(),
@@ -221,7 +239,12 @@ impl Sensor {
         !self.pipeline.is_finished()
     }
 
-    /// Looks at what the kernel does not announce: losses, /etc/passwd, the wall clock. To be called every few seconds.
+    /// How often losses were told.
+    pub fn drop_alerts(&self) -> u64 {
+        self.drops.told()
+    }
+
+    /// Looks at what the kernel does not announce: losses, /etc/passwd, the wall clock. To be called every second.
     pub fn tick(&mut self) {
         if self.accounts.stale() {
             let (accounts, users) = Accounts::read();
@@ -233,11 +256,31 @@ impl Sensor {
             self.boot_ns = boot_ns;
             self.tell(Input::Clock(boot_ns));
         }
-        let lost = report::lost(&self.driver, &self.counters);
-        if lost > self.lost {
+        let counts = match self.driver.counts() {
+            Ok(counts) => counts,
+            Err(error) => return warn!(error = %chain(&error), "cannot read the kernel's counters"),
+        };
+        let refused = self.counters.refused();
+        if let Some(told) = self.drops.look(Totals::new(&counts, refused), Instant::now(), unix_ns()) {
+            if let Some(message) = told.log {
+                warn!("{message}");
+            }
+            if let Some(alert) = told.alert {
+                self.tell(Input::Alert(Box::new(alert)));
+            }
+        }
+        let lost = counts.lost() + refused;
+        if lost > self.lost && self.logged.0.elapsed() >= LOSSES {
             warn!(lost = lost - self.lost, total = lost, "events were lost since the last look");
-            report::losses(&self.driver, &self.counters);
+            report::losses(&counts, &self.counters);
             self.lost = lost;
+            self.logged.0 = Instant::now();
+        }
+        let elapsed = self.logged.1.elapsed();
+        if elapsed >= SUMMARY {
+            let events = report::summary(&self.driver, &counts, &self.counters, self.summarised, elapsed);
+            self.summarised = events;
+            self.logged.1 = Instant::now();
         }
     }
 
@@ -310,13 +353,22 @@ impl Rest {
             warn!(error = %chain(&error), "cannot detach");
         }
         report::hits(&self.active);
-        report::losses(&self.driver, &self.counters);
-        report::stopped(&self.driver, &self.counters);
+        match self.driver.counts() {
+            Ok(counts) => {
+                report::losses(&counts, &self.counters);
+                report::stopped(&counts, &self.counters);
+            }
+            Err(error) => warn!(error = %chain(&error), "cannot read the kernel's counters"),
+        }
     }
 }
 
 /// Unix time of the zero of the boot clock, in nanoseconds.
 fn boot_offset() -> u64 {
+    unix_ns().saturating_sub(boot_time_ns())
+}
+
+fn unix_ns() -> u64 {
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX).saturating_sub(boot_time_ns())
+    u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -233,6 +233,11 @@ impl Containers {
         self.facts.remove(full_id);
     }
 
+    /// Number of containers with facts.
+    pub(crate) fn facts_len(&self) -> usize {
+        self.facts.len()
+    }
+
     /// Number of cgroups in the map.
     pub fn len(&self) -> usize {
         self.recent.len() + self.old.len()

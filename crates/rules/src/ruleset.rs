@@ -262,7 +262,19 @@ impl Ruleset {
         &'r self,
         subject: &impl Subject<'a>,
         scratch: &mut Evaluation,
+        on_match: impl FnMut(RuleRef<'r>),
+    ) {
+        self.matches_watched(subject, scratch, on_match, |_| {});
+    }
+
+    /// As [`Ruleset::matches`]; `after` is called after the condition of a rule was evaluated, whatever the result, and
+    /// before `on_match`. For measuring: this crate knows no clock.
+    pub fn matches_watched<'a, 'r>(
+        &'r self,
+        subject: &impl Subject<'a>,
+        scratch: &mut Evaluation,
         mut on_match: impl FnMut(RuleRef<'r>),
+        mut after: impl FnMut(usize),
     ) {
         let ty = subject.event_type();
         let of_cluster = self.index.get(ty.index()).copied().flatten();
@@ -281,8 +293,10 @@ impl Ruleset {
                 let candidate = &candidates[*candidate as usize];
                 let scope = self.scopes.get(candidate.scope as usize);
                 let admitted = scope.is_none_or(|scope| run.admits(candidate.scope, scope));
-                if admitted && run.holds(candidate.entry) {
-                    let index = candidate.rule as usize;
+                let index = candidate.rule as usize;
+                let matched = admitted && run.holds(candidate.entry);
+                after(index);
+                if matched {
                     on_match(RuleRef { rule: &self.rules[index], index });
                     if self.matching == RuleMatching::First {
                         break;

@@ -13,9 +13,7 @@ mod cache;
 mod compiler;
 mod deliver;
 mod facts;
-mod health;
 mod link;
-mod metrics;
 mod spool;
 mod status;
 #[cfg(test)]
@@ -52,14 +50,16 @@ use ::link::chain;
 use crate::{
     active::Active,
     cli,
+    confine::confine,
     exit::Exit,
+    health,
     pipeline::Input,
     sensor::{Failed, Sensor, Setup, Stopping, Teller},
     signals,
 };
 
 /// How often what nobody announces is looked at.
-const TICK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(1);
 
 /// How often the operator gets a report when nothing special happens.
 const REPORT: Duration = Duration::from_secs(10);
@@ -79,6 +79,9 @@ enum Wake {
 
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Agent) -> Exit {
+    // Before there is any other thread. A folder that cannot be made is reported by who uses it.
+    let _ = fs::create_dir_all(&args.state_dir);
+    confine(std::slice::from_ref(&args.state_dir));
     let (sender, wakes) = mpsc::channel();
     if let Err(error) = signals::send(&[SIGINT, SIGTERM], sender.clone(), |_| Wake::Signal) {
         error!(error = %error, "cannot receive signals");
@@ -124,8 +127,9 @@ impl Agent {
             .build()?;
         let listener = runtime
             .block_on(TcpListener::bind(args.health_listen))
-            .map_err(|source| Listen { address: args.health_listen, source })?;
-        runtime.spawn(health::serve(listener, Arc::clone(&status)));
+            .map_err(|source| health::Listen { address: args.health_listen, source })?;
+        let asked: Arc<dyn health::Ask> = status.clone();
+        runtime.spawn(health::serve(listener, asked));
 
         let options = Options { hostname: args.node_name.as_str().into(), ..Options::default() };
         let setup = Setup {
@@ -133,6 +137,7 @@ impl Agent {
             options: options.clone(),
             publish: Box::new(Deliver { queue: Arc::clone(&queue) }),
             containers: args.containers.clone(),
+            drops: args.drops.clone(),
         };
         let sensor = Sensor::start(setup, Arc::new(Active::none(&options)?))?;
         status.look(&sensor);
@@ -323,15 +328,6 @@ fn lock(state_dir: &Path) -> Result<File, Failed> {
 #[error("cannot use the folder {}; see --state-dir", folder.display())]
 struct StateDir {
     folder: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
-/// The address is of no use.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}; see --health-listen")]
-struct Listen {
-    address: std::net::SocketAddr,
     #[source]
     source: io::Error,
 }

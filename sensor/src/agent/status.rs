@@ -13,12 +13,14 @@ use std::{
 use event::loss::Loss;
 use link::proto;
 
-use super::{
-    link::LinkStatus,
-    metrics::{Metric, Sample},
-    spool::Spool,
+use super::{link::LinkStatus, spool::Spool};
+use crate::{
+    health::{
+        Ask, Seen, memory,
+        metrics::{Metric, Sample},
+    },
+    sensor::Sensor,
 };
-use crate::{driver::KernelCounter, pipeline::Counters, sensor::Sensor};
 
 /// What others may ask.
 pub struct Status {
@@ -29,94 +31,72 @@ pub struct Status {
     /// The event loop runs.
     pub alive: AtomicBool,
     /// What was seen last.
-    seen: Mutex<Seen>,
+    known: Mutex<Known>,
 }
 
 /// What is known about the running sensor.
-#[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// Attached hooks; none before the sensor has started.
-    pub hooks: Vec<String>,
+#[derive(Clone, Default)]
+struct Known {
+    seen: Seen,
     /// Hash of the running bundle; none before the first one.
-    pub bundle: Option<String>,
-    /// Rules that run.
-    pub rules: u64,
-    counters: Option<Arc<Counters>>,
-    kernel_losses: Vec<(&'static str, u64)>,
+    bundle: Option<String>,
 }
 
 impl Status {
     /// Of a sensor that has not started.
     pub fn new(spool: Arc<Spool>, link: Arc<LinkStatus>) -> Self {
-        Self { spool, link, alive: AtomicBool::new(true), seen: Mutex::default() }
+        Self { spool, link, alive: AtomicBool::new(true), known: Mutex::default() }
     }
 
     /// Looks at the running sensor.
     pub fn look(&self, sensor: &Sensor) {
         self.alive.store(sensor.alive(), Relaxed);
-        let mut kernel_losses: Vec<(&'static str, u64)> = Vec::new();
-        if let Ok(counts) = sensor.driver().counts() {
-            let losses = KernelCounter::ALL.iter().filter(|counter| counter.is_loss());
-            kernel_losses.extend(losses.map(|counter| (counter.label(), counts.total(*counter))));
-            kernel_losses.push(("recursion", counts.recursion_misses));
-        }
-        let mut seen = self.seen();
-        seen.hooks = sensor.driver().hooks();
-        seen.rules = sensor.active().ruleset.rules().len() as u64;
-        seen.counters = Some(Arc::clone(sensor.counters()));
-        if !kernel_losses.is_empty() {
-            seen.kernel_losses = kernel_losses;
-        }
+        self.known().seen.look(sensor);
     }
 
     /// Notes the bundle that runs.
     pub fn runs(&self, hash: &str) {
-        self.seen().bundle = Some(hash.to_owned());
+        self.known().bundle = Some(hash.to_owned());
     }
 
-    /// Why the sensor is not ready, if it is not.
-    pub fn unready(&self) -> Option<&'static str> {
-        let seen = self.seen();
-        if seen.hooks.is_empty() {
-            return Some("the hooks are not attached yet");
-        }
-        seen.bundle
-            .is_none()
-            .then_some("no bundle is loaded: there is none in the cache, and none has come from the operator")
-    }
-
-    /// The values of a metric.
-    pub fn samples(&self, metric: Metric) -> Vec<Sample> {
-        let seen = self.seen().clone();
-        let counted = |count: &dyn Fn(&Counters) -> u64| vec![(None, seen.counters.as_deref().map_or(0, count))];
-        let one = |value: u64| vec![(None, value)];
-        match metric {
-            Metric::Events => counted(&|counters| counters.events.load(Relaxed)),
-            Metric::Alerts => counted(&|counters| counters.alerts.load(Relaxed)),
-            Metric::Processes => counted(&|counters| counters.processes.load(Relaxed)),
-            Metric::Losses => {
-                self.losses(&seen).into_iter().map(|(cause, count)| (Some(cause.to_owned()), count)).collect()
-            }
-            Metric::SpoolAlerts => one(self.spool.waiting()),
-            Metric::SpoolBytes => one(self.spool.bytes()),
-            Metric::LinkConnected => one(u64::from(self.link.connected())),
-            Metric::BundleInfo => seen.bundle.into_iter().map(|hash| (Some(hash), 1)).collect(),
-            Metric::Rules => one(seen.rules),
-            Metric::MemoryBytes => one(memory()),
-        }
-    }
-
-    /// Every loss with its count. The kernel's and the sensor's never share a name.
-    fn losses(&self, seen: &Seen) -> Vec<(&'static str, u64)> {
-        let sensor = seen.counters.iter().flat_map(|counters| counters.losses());
-        let mut losses: Vec<_> = sensor.map(|(loss, count)| (loss.label(), count)).collect();
-        losses.extend(&seen.kernel_losses);
+    /// Every loss with its count. The kernel's, the event loop's and the spool's never share a name.
+    fn losses(&self, known: &Known) -> Vec<(&'static str, u64)> {
+        let mut losses = known.seen.losses();
         losses.extend(self.spool.losses().map(|(loss, count)| (loss.label(), count)));
         losses
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ask for Status {
+    fn alive(&self) -> bool {
+        self.alive.load(Relaxed)
+    }
+
+    fn unready(&self) -> Option<&'static str> {
+        let known = self.known();
+        if known.seen.hooks.is_empty() {
+            return Some("the hooks are not attached yet");
+        }
+        known
+            .bundle
+            .is_none()
+            .then_some("no bundle is loaded: there is none in the cache, and none has come from the operator")
+    }
+
+    fn samples(&self, metric: Metric) -> Vec<Sample> {
+        let known = self.known().clone();
+        match metric {
+            Metric::Losses => self.losses(&known).into_iter().map(|(cause, count)| Sample::of(cause, count)).collect(),
+            Metric::SpoolAlerts => Sample::plain(self.spool.waiting()),
+            Metric::SpoolBytes => Sample::plain(self.spool.bytes()),
+            Metric::LinkConnected => Sample::plain(u64::from(self.link.connected())),
+            Metric::BundleInfo => known.bundle.into_iter().map(|hash| Sample::of(hash, 1)).collect(),
+            other => known.seen.samples(other),
+        }
     }
 }
 
@@ -135,15 +115,15 @@ impl Reporter {
 
     /// A report of what was seen last.
     pub fn report(&mut self, status: &Status) -> proto::NodeReport {
-        let seen = status.seen().clone();
-        let events = seen.counters.as_ref().map_or(0, |counters| counters.events.load(Relaxed));
+        let known = status.known().clone();
+        let events = known.seen.counters.as_ref().map_or(0, |counters| counters.events.load(Relaxed));
         let elapsed = self.at.elapsed().as_secs_f64();
         // A report that follows at once has nothing to divide.
         if elapsed >= 1.0 {
             self.per_second = (events - self.events) as f64 / elapsed;
             (self.at, self.events) = (Instant::now(), events);
         }
-        let losses = status.losses(&seen);
+        let losses = status.losses(&known);
         let expired = [Loss::HoldExpired, Loss::HoldFull].map(Loss::label);
         let facts_expired = losses.iter().filter(|(name, _)| expired.contains(name)).map(|(_, count)| count).sum();
         let losses: HashMap<_, _> =
@@ -154,7 +134,7 @@ impl Reporter {
             losses,
             spooled: status.spool.waiting(),
             memory_bytes: memory(),
-            hooks: seen.hooks,
+            hooks: known.seen.hooks,
             facts_expired,
         }
     }
@@ -165,9 +145,47 @@ pub fn differs(one: &proto::NodeReport, other: &proto::NodeReport) -> bool {
     one.hooks != other.hooks || one.losses != other.losses
 }
 
-/// Resident memory in bytes; 0 when the system does not say.
-fn memory() -> u64 {
-    let pages =
-        procfs::process::Process::myself().and_then(|process| process.statm()).map_or(0, |statm| statm.resident);
-    pages * procfs::page_size()
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{
+        agent::{
+            link::LinkStatus,
+            spool::{self, Limits},
+        },
+        health::serve,
+    };
+
+    async fn get(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_sensor_that_has_not_started_is_alive_and_says_what_it_waits_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (spool, _, writer) = spool::start(folder.path(), Limits::mib(1)).expect("a spool");
+        let status = Arc::new(Status::new(spool, Arc::new(LinkStatus::default())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a bound socket");
+        let server = tokio::spawn(serve(listener, status));
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("hooks"), "{ready}");
+        let metrics = get(address, "/metrics").await;
+        assert!(metrics.contains("\ngyrfalcon_sensor_link_connected 0\n"), "{metrics}");
+        assert!(metrics.contains("gyrfalcon_sensor_losses_total{cause=\"spool_full\"} 0\n"), "{metrics}");
+        server.abort();
+        writer.stop();
+    }
 }

@@ -2,8 +2,10 @@
 //!
 //! A mistake in the files at the start ends the program; later it leaves the last good rules running.
 
+mod status;
+
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{self, Receiver},
@@ -28,18 +30,21 @@ use crate::{
     active::Active,
     cli,
     commands::{compile_options, print_messages},
+    confine::{Writable, confine},
     exit::Exit,
-    input::{self, Content},
+    input::{self, Content, File, InputError},
     rules::{Compiled, Specs, compile},
     sensor::{Failed, Sensor, Setup, Stopping},
     signals, watch,
 };
 
+use self::status::Status;
+
 /// How long sinks may take to send what they have when the sensor stops, or when they are removed.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// How often what the kernel does not announce is looked at: losses, /etc/passwd, the wall clock.
-const TICK: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_secs(1);
 
 /// What wakes the control thread.
 enum Wake {
@@ -50,20 +55,36 @@ enum Wake {
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Run) -> Exit {
     let options = compile_options(&args.compile, hostname(args));
+    let (files, errors) = input::read(&args.paths);
+    let compiled = match load(args, &files, &errors, &options) {
+        Ok(compiled) => compiled,
+        Err(exit) => return exit,
+    };
+    let Some(active) = compiled.active.map(Arc::new) else { return Exit::Input };
+    let sinks = match console(args, compiled.sinks) {
+        Ok(sinks) => sinks,
+        Err(failed) => {
+            error!(error = %chain(&*failed), "cannot start");
+            return Exit::System;
+        }
+    };
+    // A folder that cannot be made is of no use to a sink either, which will say so.
+    args.writable.iter().for_each(|folder| drop(std::fs::create_dir_all(folder)));
+    // Before there is any other thread.
+    let written = sinks.iter().filter_map(written).map(Path::to_owned);
+    let writable = confine(&written.chain(args.writable.iter().cloned()).collect::<Vec<_>>());
     let (sender, wakes) = mpsc::channel();
     if let Err(error) = signals::send(&[SIGINT, SIGTERM, SIGHUP], sender.clone(), Wake::Signal) {
         error!(error = %error, "cannot receive signals");
         return Exit::System;
     }
-    // Before the files are read, so that no change falls between. What does not exist is reported by reading it.
-    let watched = !args.no_watch && args.paths.iter().all(|path| path.exists());
-    let _watch = watched.then(|| watch::watch(&args.paths, &sender, || Wake::Files));
-    let compiled = match load(args, &options) {
-        Ok(compiled) => compiled,
-        Err(exit) => return exit,
-    };
-    let Some(active) = compiled.active.map(Arc::new) else { return Exit::Input };
-    match Standalone::start(args, options, active, compiled.specs, compiled.sinks) {
+    let _watch = (!args.no_watch).then(|| watch::watch(&args.paths, &sender, || Wake::Files));
+    // What changed before the watch began.
+    if !args.no_watch && input::read(&args.paths).0 != files {
+        let _ = sender.send(Wake::Files);
+    }
+    drop(files);
+    match Standalone::start(args, options, active, compiled.specs, sinks, writable) {
         Ok(sensor) => sensor.control(args, &wakes),
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
@@ -79,9 +100,8 @@ fn hostname(args: &cli::Run) -> String {
 }
 
 /// Reads and compiles at the start: every mistake is printed, and any error ends it.
-fn load(args: &cli::Run, options: &Options) -> Result<Compiled, Exit> {
-    let (files, errors) = input::read(&args.paths);
-    let compiled = compile(&files, &errors, &Specs::new(), options.clone(), crate::log::colour());
+fn load(args: &cli::Run, files: &[File], errors: &[InputError], options: &Options) -> Result<Compiled, Exit> {
+    let compiled = compile(files, errors, &Specs::new(), options.clone(), crate::log::colour());
     print_messages(&compiled.messages);
     let Some(active) = &compiled.active else {
         error!("nothing was started: the files above have errors");
@@ -112,6 +132,8 @@ struct Standalone {
     specs: Specs,
     sinks: Sinks,
     options: Options,
+    writable: Writable,
+    status: Arc<Status>,
 }
 
 impl Standalone {
@@ -121,22 +143,31 @@ impl Standalone {
         active: Arc<Active>,
         specs: Specs,
         configs: Vec<SinkConfig>,
+        writable: Writable,
     ) -> Result<Self, Failed> {
-        let sinks = Sinks::start(console(args, configs)?)?;
+        let status = Arc::new(Status::default());
+        if let Some(address) = args.health_listen {
+            status::serve(address, &status)?;
+        }
+        let sinks = Sinks::start(configs)?;
         let publish = Box::new(sinks.fanout());
         let setup = Setup {
             ring_bytes: args.ring_mib << 20,
             options: options.clone(),
             publish,
             containers: args.containers.clone(),
+            drops: args.drops.clone(),
         };
-        Ok(Self { sensor: Sensor::start(setup, active)?, specs, sinks, options })
+        let mut standalone = Self { sensor: Sensor::start(setup, active)?, specs, sinks, options, writable, status };
+        standalone.look();
+        Ok(standalone)
     }
 
     /// Answers signals and changes until it is told to stop.
     fn control(mut self, args: &cli::Run, wakes: &Receiver<Wake>) -> Exit {
+        let mut ticked = Instant::now();
         loop {
-            match wakes.recv_timeout(TICK) {
+            match wakes.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
                 Ok(Wake::Signal(SIGHUP)) => {
                     self.sinks.reopen();
                     self.reload(args);
@@ -151,9 +182,18 @@ impl Standalone {
                     }
                     self.reload(args);
                 }
-                Err(_) => self.sensor.tick(),
+                Err(_) => {
+                    ticked = Instant::now();
+                    self.sensor.tick();
+                    self.look();
+                }
             }
         }
+    }
+
+    /// Shows others how the sensor does.
+    fn look(&mut self) {
+        self.status.look(&self.sensor, self.sinks.counters());
     }
 
     /// Compiles the files anew and, if they are sound, replaces rules and sinks.
@@ -165,8 +205,12 @@ impl Standalone {
         let Some(active) = compiled.active.map(Arc::new) else {
             return error!(generation, "ruleset kept: the files have errors");
         };
-        let sinks = &mut self.sinks;
-        let reconfigure = || Ok(sinks.reconfigure(console(args, compiled.sinks)?, DRAIN)?);
+        let (sinks, writable) = (&mut self.sinks, &self.writable);
+        let reconfigure = || {
+            let configs = console(args, compiled.sinks)?;
+            configs.iter().try_for_each(|config| reachable(config, writable))?;
+            Ok(sinks.reconfigure(configs, DRAIN)?)
+        };
         match self.sensor.replace(active, reconfigure) {
             Ok(()) => self.specs = compiled.specs,
             Err(failed) => {
@@ -234,6 +278,36 @@ fn console(args: &cli::Run, mut configs: Vec<SinkConfig>) -> Result<Vec<SinkConf
         configs.push(command_line(AlertSinkSpec { stdout: Some(stdout), ..AlertSinkSpec::default() })?);
     }
     Ok(configs)
+}
+
+/// The file that a sink writes, if it writes one.
+fn written(config: &SinkConfig) -> Option<&Path> {
+    match &config.target {
+        Target::File(file) => Some(&file.path),
+        _ => None,
+    }
+}
+
+/// Refuses a sink whose file lies where the running sensor cannot write any more.
+fn reachable(config: &SinkConfig, writable: &Writable) -> Result<(), Failed> {
+    match written(config) {
+        Some(path) if !writable.allows(path) => {
+            Err(Unreachable { sink: config.id.to_string(), path: path.to_owned(), folders: writable.shown() }.into())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A sink wants to write where the sensor gave up writing when it started.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "sink {sink} writes {}, and this sensor writes only below {folders}; start it again, or name the folder with --writable",
+    path.display()
+)]
+struct Unreachable {
+    sink: String,
+    path: PathBuf,
+    folders: String,
 }
 
 fn command_line(spec: AlertSinkSpec) -> Result<SinkConfig, Failed> {

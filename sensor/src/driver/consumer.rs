@@ -26,6 +26,7 @@ use nix::sys::{
 };
 
 use super::{
+    levels::Levels,
     load::DriverError,
     ring::{Ring, page_size},
 };
@@ -100,6 +101,7 @@ pub struct Consumer {
     control: Arc<ControlPage>,
     epoll: Epoll,
     bell: Arc<EventFd>,
+    levels: Arc<Levels>,
 }
 
 impl Consumer {
@@ -112,12 +114,18 @@ impl Consumer {
         }
         let queued = vec![false; rings.len()];
         let heads = BinaryHeap::with_capacity(rings.len());
-        Ok(Self { rings, heads, queued, control, epoll, bell: Arc::new(bell) })
+        let levels = Arc::new(Levels::new(&rings));
+        Ok(Self { rings, heads, queued, control, epoll, bell: Arc::new(bell), levels })
     }
 
     /// How many CPUs have rings.
     pub fn cpus(&self) -> usize {
         self.rings.len() / RING_CLASSES as usize
+    }
+
+    /// How full the rings are, for others.
+    pub fn levels(&self) -> Arc<Levels> {
+        Arc::clone(&self.levels)
     }
 
     /// A handle that wakes this consumer.
@@ -128,6 +136,7 @@ impl Consumer {
     /// Delivers up to `limit` records that are older than `until` (boot-time clock), oldest first, each with the CPU that it
     /// was made on. Returns how many.
     pub fn drain(&mut self, until: u64, limit: usize, mut deliver: impl FnMut(&[u8], u16)) -> usize {
+        self.levels.note(&self.rings);
         self.look();
         let mut delivered = 0;
         while delivered < limit {

@@ -24,6 +24,7 @@ use super::{
     consumer::{Consumer, ControlPage},
     filter::{FilterMaps, Filters},
     host::{CgroupSource, Host},
+    levels::{Levels, RingLevel},
     ring::Ring,
 };
 
@@ -161,10 +162,25 @@ impl KernelCounts {
     }
 }
 
+/// Events that one CPU lost for one cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelLoss {
+    /// The CPU.
+    pub cpu: usize,
+    /// Name of the event.
+    pub event: &'static str,
+    /// The cause.
+    pub cause: KernelCounter,
+    /// How many.
+    pub count: u64,
+}
+
 /// What the kernel programs counted.
 pub struct Counts {
-    /// By name of the event.
+    /// By name of the event, over all CPUs.
     pub events: Vec<(&'static str, KernelCounts)>,
+    /// What each CPU lost, as far as it lost anything.
+    pub losses: Vec<KernelLoss>,
     /// Events that the kernel skipped because a program was interrupted by itself.
     pub recursion_misses: u64,
 }
@@ -198,6 +214,7 @@ pub struct Driver {
     rows: Rows,
     dispatching: bool,
     memory: u64,
+    levels: Arc<Levels>,
 }
 
 impl Driver {
@@ -241,6 +258,7 @@ impl Driver {
             btf: None,
             ebpf,
             memory,
+            levels: consumer.levels(),
         };
         let walk = driver.program("exec_walk", "sched_process_exec")?;
         driver._exec_helpers.set(slot::WALK, &walk, 0).map_err(map_error("EXEC_HELPERS"))?;
@@ -314,6 +332,11 @@ impl Driver {
         self.links.iter().map(|(name, _)| (*name).to_owned()).collect()
     }
 
+    /// How full the rings are.
+    pub fn ring_levels(&self) -> Vec<RingLevel> {
+        self.levels.read()
+    }
+
     /// Memory of the rings in bytes.
     pub fn memory(&self) -> u64 {
         self.memory
@@ -323,14 +346,18 @@ impl Driver {
     pub fn counts(&self) -> Result<Counts, DriverError> {
         const FIXED: [(&str, u16); 3] = [("exec", kind::EXEC), ("fork", kind::FORK), ("exit", kind::EXIT)];
         let rows = SYSCALLS.iter().enumerate().map(|(i, row)| (row.name, kind::FIRST_SYSCALL + i as u16));
-        let mut counts = Vec::new();
+        let (mut counts, mut losses) = (Vec::new(), Vec::new());
         for (name, kind) in FIXED.into_iter().chain(rows) {
             let values = self.counters.get(&u32::from(kind), 0).map_err(map_error("COUNTERS"))?;
             let mut sum = KernelCounts::default();
-            for cpu in values.iter() {
-                for (total, value) in sum.0.iter_mut().zip(cpu) {
+            for (cpu, values) in values.iter().enumerate() {
+                for (total, value) in sum.0.iter_mut().zip(values) {
                     *total += value;
                 }
+                let lost = KernelCounter::ALL.iter().filter(|cause| cause.is_loss());
+                let lost =
+                    lost.map(|cause| KernelLoss { cpu, event: name, cause: *cause, count: values[cause.index()] });
+                losses.extend(lost.filter(|loss| loss.count > 0));
             }
             counts.push((name, sum));
         }
@@ -338,7 +365,7 @@ impl Driver {
             .iter()
             .filter_map(|name| recursion_misses(self.programs.get(*name)?))
             .sum();
-        Ok(Counts { events: counts, recursion_misses: missed })
+        Ok(Counts { events: counts, losses, recursion_misses: missed })
     }
 
     fn fill(&mut self, syscall: &Syscall, program: &ProgramFd) -> Result<(), DriverError> {

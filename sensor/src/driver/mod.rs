@@ -7,6 +7,7 @@ pub mod btf;
 mod consumer;
 mod filter;
 mod host;
+mod levels;
 mod load;
 mod ring;
 
@@ -14,7 +15,8 @@ pub use abi::loss::KernelCounter;
 pub use consumer::{Consumer, RIPE_NS, Waker, boot_time_ns};
 pub use filter::Filters;
 pub use host::{CgroupSource, Host};
-pub use load::{Driver, DriverError, Options, Rows};
+pub use levels::RingLevel;
+pub use load::{Counts, Driver, DriverError, Options, Rows};
 
 /// The kernel programs, when this binary was built with them (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {

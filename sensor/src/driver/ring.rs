@@ -79,6 +79,16 @@ impl Ring {
         unsafe { self.producer.start.cast::<AtomicU64>().as_ref() }
     }
 
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.mask + 1
+    }
+
+    /// Bytes that the producer wrote and nobody has looked at.
+    pub fn waiting(&self) -> u64 {
+        self.produced().load(Ordering::Relaxed).saturating_sub(self.position)
+    }
+
     /// Length word of the record at the position, if the producer has begun one there.
     fn head(&self) -> Option<u32> {
         if self.position >= self.produced().load(Ordering::Acquire) {

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
+    time::Instant,
 };
 
 use event::{
@@ -17,7 +18,10 @@ use event::{
     state::{Seed, State},
     value::Arena,
 };
-use rules::ruleset::Evaluation;
+use rules::{
+    alert::Alert,
+    ruleset::{Evaluation, RuleRef},
+};
 
 use super::{Counters, Origin, Publish};
 use crate::{
@@ -43,6 +47,9 @@ const SETTLED: usize = 4096;
 
 /// Most questions that wait for room.
 const UNASKED: usize = 4096;
+
+/// Of this many events, one is measured: reading the clock for each rule costs as much as judging by it.
+const SAMPLE: u64 = 1024;
 
 /// Why nothing is held, though there are no facts.
 #[derive(Debug, Clone, Copy)]
@@ -367,7 +374,7 @@ impl Core {
         scratch.number += 1;
         {
             let Some(event) = Event::new(record, state, &scratch.arena, scratch.number) else { return false };
-            active.ruleset.matches(&event, &mut scratch.evaluation, |rule| {
+            let on_match = |rule: RuleRef<'_>| {
                 if active.count(rule.index(), &event) {
                     let membership = event.membership();
                     let container = match membership {
@@ -377,11 +384,21 @@ impl Core {
                     let facts = state.container_facts(membership);
                     let pod = facts.and_then(|facts| facts.pod.as_ref());
                     let pod_uid = pod.map_or("", |pod| state.pod(pod).map_or(&pod.uid, |known| &known.uid));
-                    let origin = Origin { active, rule: rule.index(), container, facts, pod_uid };
+                    let origin = Origin { active, rule: Some(rule.index()), container, facts, pod_uid };
                     publish.publish(Arc::new(active.ruleset.alert(rule, &event)), &origin);
                     counters.alerts.fetch_add(1, Relaxed);
                 }
-            });
+            };
+            if scratch.number % SAMPLE == 0 {
+                let mut last = Instant::now();
+                active.ruleset.matches_watched(&event, &mut scratch.evaluation, on_match, |rule| {
+                    let now = Instant::now();
+                    let took = now.duration_since(std::mem::replace(&mut last, now));
+                    active.sample(rule, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+                });
+            } else {
+                active.ruleset.matches(&event, &mut scratch.evaluation, on_match);
+            }
         }
         scratch.arena.reset();
         true
@@ -404,8 +421,21 @@ impl Core {
         }
     }
 
+    /// Publishes what the sensor has to say about itself.
+    pub fn say(&self, alert: Alert) {
+        let origin = Origin { active: &self.active, rule: None, container: None, facts: None, pod_uid: "" };
+        self.publish.publish(Arc::new(alert), &origin);
+        self.counters.alerts.fetch_add(1, Relaxed);
+    }
+
     /// Shows the counts to others.
     pub fn publish_counters(&mut self) {
+        let counters = &self.counters;
+        counters.cgroups.store(self.state.cgroups() as u64, Relaxed);
+        counters.containers.store(self.state.containers() as u64, Relaxed);
+        counters.held_records.store(self.hold.records() as u64, Relaxed);
+        counters.held_bytes.store(self.hold.bytes() as u64, Relaxed);
+        counters.questions.store((self.unasked.len() + self.unasked_containers.len()) as u64, Relaxed);
         self.counters.events.fetch_add(std::mem::take(&mut self.judged), Relaxed);
         self.counters.store(&self.state.losses);
         self.counters.processes.store(self.state.processes() as u64, Relaxed);

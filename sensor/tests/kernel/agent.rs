@@ -42,15 +42,17 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A node: what outlives the agent.
-struct Node {
+pub struct Node {
     folder: TempDir,
-    identity: Identity,
+    /// How it and the operator know each other.
+    pub identity: Identity,
     /// A program that nobody else runs, which reads what it is told.
     reader: PathBuf,
 }
 
 impl Node {
-    fn new() -> Self {
+    /// One that no agent has run on.
+    pub fn new() -> Self {
         let folder = harness::folder();
         let reader = folder.path().join("gyr-reader");
         fs::copy("/bin/cat", &reader).expect("a copy in a temporary folder");
@@ -81,13 +83,19 @@ impl Node {
         harness::run(&self.reader, &["/etc/shadow"]);
     }
 
-    fn agent(&self, operator: SocketAddr) -> Agent {
+    /// Where the agent keeps what outlives it.
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Starts the agent.
+    pub fn agent(&self, operator: SocketAddr) -> Agent {
         Agent::start(self.folder.path(), &self.identity, operator)
     }
 }
 
 /// A running agent. Dropped, it is killed.
-struct Agent {
+pub struct Agent {
     process: Child,
     log: mpsc::Receiver<String>,
 }
@@ -123,9 +131,14 @@ impl Agent {
         Self { process, log }
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Waits for a line on standard error.
     #[track_caller]
-    fn expect_log(&self, wanted: &str) {
+    pub fn expect_log(&self, wanted: &str) {
         let deadline = Instant::now() + LONG;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -12,10 +12,12 @@ mod child;
 mod container;
 mod falco;
 mod harness;
+mod health;
 mod host;
 mod lifecycle;
 mod needs;
 mod operator;
+mod privileges;
 mod reload;
 mod rows;
 mod storm;
@@ -35,8 +37,16 @@ fn main() -> ExitCode {
     args.test_threads.get_or_insert(1);
     let _turn = (!args.list && nix::unistd::geteuid().is_root()).then(host::turn);
     let _place = host::Place::take();
-    let trials =
-        [rows::trials(), falco::trials(), lifecycle::trials(), reload::trials(), storm::trials(), agent::trials()];
+    let trials = [
+        rows::trials(),
+        falco::trials(),
+        lifecycle::trials(),
+        reload::trials(),
+        storm::trials(),
+        agent::trials(),
+        privileges::trials(),
+        health::trials(),
+    ];
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
     libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect()).exit_code()
 }

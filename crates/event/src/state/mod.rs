@@ -390,6 +390,11 @@ impl State {
         self.containers.len()
     }
 
+    /// Number of containers with facts.
+    pub fn containers(&self) -> usize {
+        self.containers.facts_len()
+    }
+
     /// Unix time in nanoseconds of a moment of the boot clock.
     pub fn unix_ns(&self, boot_clock_ns: u64) -> u64 {
         self.host.boot_ns.saturating_add(boot_clock_ns)

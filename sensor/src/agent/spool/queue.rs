@@ -26,8 +26,8 @@ pub struct Hit {
     pub alert: Arc<Alert>,
     /// The rules that the event was judged by.
     pub active: Arc<Active>,
-    /// Which of them.
-    pub rule: usize,
+    /// Which of them; none for what the sensor says about itself.
+    pub rule: Option<usize>,
     /// Where it happened; none for the host.
     pub pod: Option<proto::Pod>,
 }
@@ -77,7 +77,10 @@ impl Queue {
         let mut state = self.lock();
         if state.closed || state.hits.len() >= ALERTS || state.bytes + bytes > BYTES {
             drop(state);
-            return hit.active.count_untaken(hit.rule, hit.alert.time_ns);
+            if let Some(rule) = hit.rule {
+                hit.active.count_untaken(rule, hit.alert.time_ns);
+            }
+            return;
         }
         state.bytes += bytes;
         state.hits.push_back(hit);

@@ -89,7 +89,7 @@ fn append(store: &mut Store, hit: &Hit) {
     let fields: serde_json::Map<_, _> =
         alert.output_fields.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
     let message = proto::Alert {
-        unit: hit.active.unit(hit.rule).map_or_else(String::new, |unit| unit.uid.to_string()),
+        unit: hit.rule.and_then(|rule| hit.active.unit(rule)).map_or_else(String::new, |unit| unit.uid.to_string()),
         rule: alert.rule.to_string(),
         priority: alert.priority.name().to_owned(),
         source: alert.source.to_string(),
