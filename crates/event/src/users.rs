@@ -34,6 +34,16 @@ impl Users {
         self.groups.insert(gid, name.into());
     }
 
+    /// Every user, by id.
+    pub fn users(&self) -> impl Iterator<Item = (u32, &User)> {
+        self.users.iter().map(|(uid, user)| (*uid, user))
+    }
+
+    /// The name of every group, by id.
+    pub fn groups(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.groups.iter().map(|(gid, name)| (*gid, &**name))
+    }
+
     /// The user with this id, when the tables name it.
     pub fn user(&self, uid: u32) -> Option<&User> {
         self.users.get(&uid)
