@@ -27,6 +27,10 @@ pub enum Command {
     Check(Check),
     /// Run the tests that rule resources contain
     Test(Test),
+    /// Record what happens on this host into a file, for `replay` anywhere. Needs root
+    Record(Record),
+    /// Judge the events of a recording by rules and print alerts, on any machine and as fast as it goes
+    Replay(Replay),
     /// List the fields that conditions and outputs can use
     Fields(Listing),
     /// List the event types that rules can name
@@ -267,6 +271,59 @@ pub struct Test {
     /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `gyrfalcon record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// The file to write; it must not exist
+    pub file: PathBuf,
+    /// Files and folders with rules: only what they need is recorded. Without them, everything that can be collected is
+    pub paths: Vec<PathBuf>,
+    /// Stop after this time, such as 30s or 5m; without it, a signal ends the recording
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
+    pub time: Option<std::time::Duration>,
+    /// Stop when the file has this many MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_mib: u64,
+    /// Size of each CPU's ring for events in MiB (a power of two)
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = ring_size)]
+    pub ring_mib: u32,
+    /// Name of this host in alerts
+    #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]
+    pub hostname: Option<String>,
+    /// Where facts about containers come from.
+    #[command(flatten)]
+    pub containers: Containers,
+}
+
+fn span(text: &str) -> Result<std::time::Duration, String> {
+    let ns = rules::duration::nanoseconds(text).filter(|ns| *ns > 0);
+    ns.map(std::time::Duration::from_nanos).ok_or_else(|| "a time such as 30s or 5m".to_owned())
+}
+
+impl Record {
+    /// Losses are told in the recording itself, at its end.
+    pub fn drops() -> Drops {
+        let actions = vec![DropAction::Log];
+        Drops { drops_threshold: 0.1, drops_rate: 0.03333, drops_max_burst: 1.0, drops_actions: actions }
+    }
+}
+
+/// `gyrfalcon replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The recording; `-` is standard input
+    pub file: PathBuf,
+    /// Files and folders with FalcoRule and ClusterFalcoRule manifests, or with Falco rules
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Print alerts as JSON, with Falco's keys
+    #[arg(long)]
+    pub json: bool,
+    /// How rules are compiled.
+    #[command(flatten)]
+    pub compile: Compile,
 }
 
 /// `gyrfalcon fields` and `gyrfalcon events`.

@@ -25,6 +25,7 @@ mod out;
 mod pipeline;
 mod procfs;
 mod pushdown;
+mod recorder;
 mod report;
 mod rules;
 mod sensor;
@@ -60,6 +61,8 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent::run(args),
         Command::Check(args) => commands::check::check(args),
         Command::Test(args) => commands::test::test(args),
+        Command::Record(args) => commands::record::record(args),
+        Command::Replay(args) => commands::replay::replay(args),
         Command::Fields(args) => commands::list::fields(args),
         Command::Events(args) => commands::list::events(args),
         Command::Sinks => commands::list::sinks(),

@@ -22,6 +22,7 @@ use event::{
     state::{Seed, State},
     users::Users,
 };
+use recording::Frame;
 use rules::alert::Alert;
 use sinks::Fanout;
 
@@ -51,6 +52,12 @@ pub struct Origin<'a> {
     pub facts: Option<&'a ContainerFacts>,
     /// Uid of the pod, as the cluster has it where it has told: of a static pod, the runtime knows only a hash.
     pub pod_uid: &'a str,
+}
+
+/// Sees what the event loop takes in, in the order in which it takes effect, on the loop's thread: it must not wait.
+pub trait Tap: Send {
+    /// One thing that happened.
+    fn see(&self, frame: Frame<'_>);
 }
 
 impl Publish for Fanout {
@@ -151,6 +158,8 @@ pub struct Parts {
     pub asker: Asker,
     /// Where alerts go.
     pub publish: Box<dyn Publish>,
+    /// Who else sees what is taken in.
+    pub tap: Option<Box<dyn Tap>>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// Process state, before the start-up scan.
@@ -162,8 +171,9 @@ pub struct Parts {
 impl Pipeline {
     /// Starts the loop on a thread of its own; it ends after [`Input::Stop`].
     pub fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<()>> {
-        let Parts { consumer, inputs, questions, asker, publish, counters, state, active } = parts;
-        let core = Core::new(questions, asker, publish, counters, state, active);
+        let Parts { consumer, inputs, questions, asker, publish, tap, counters, state, active } = parts;
+        let mut core = Core::new(questions, asker, publish, counters, state, active);
+        core.tap = tap;
         let mut pipeline = Self { consumer, inputs, core };
         thread::Builder::new().name("events".to_owned()).spawn(move || pipeline.run())
     }
@@ -209,9 +219,9 @@ impl Pipeline {
                 Ok(Input::Cgroup(cgroup, path)) => core.cgroup(cgroup, path.as_deref(), boot_time_ns()),
                 Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
                 Ok(Input::Cluster(change)) => core.state.change_cluster(*change),
-                Ok(Input::Users(users)) => core.state.users = *users,
+                Ok(Input::Users(users)) => core.users(users),
                 Ok(Input::Alert(alert)) => core.say(*alert),
-                Ok(Input::Clock(boot_ns)) => core.state.host.boot_ns = boot_ns,
+                Ok(Input::Clock(boot_ns)) => core.clock(boot_ns),
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
             }

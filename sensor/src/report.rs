@@ -57,6 +57,20 @@ pub fn summary(driver: &Driver, counts: &Counts, counters: &Counters, before: u6
     events
 }
 
+/// Lost events by cause, those that there are.
+pub fn lost_events(driver: &Driver, counters: &Counters) -> Vec<(String, u64)> {
+    let of_sensor = counters.losses().filter(|(loss, _)| loss.is_event());
+    let mut lost: Vec<_> = of_sensor.map(|(loss, count)| (loss.label().to_owned(), count)).collect();
+    if let Ok(counts) = driver.counts() {
+        for counter in KernelCounter::ALL.iter().filter(|counter| counter.is_loss()) {
+            lost.push((format!("kernel: {}", counter.label()), counts.total(*counter)));
+        }
+        lost.push(("kernel: recursion".to_owned(), counts.recursion_misses));
+    }
+    lost.retain(|(_, count)| *count > 0);
+    lost
+}
+
 /// Every loss by name; nothing when there is none.
 pub fn losses(counts: &Counts, counters: &Counters) {
     for (loss, count) in counters.losses().filter(|(_, count)| *count > 0) {

@@ -15,6 +15,7 @@ use std::{
 
 use abi::control::want;
 use event::state::{Host as HostFacts, Limits, State};
+use recording::Frame;
 use rules::load::Options;
 use tracing::{info, warn};
 
@@ -26,7 +27,7 @@ use crate::{
     driver::{self, Driver, DriverError, Host, Waker, boot_time_ns},
     drops::{Drops, Totals},
     lookup,
-    pipeline::{Counters, Input, Parts, Pipeline, Publish},
+    pipeline::{Counters, Input, Parts, Pipeline, Publish, Tap},
     procfs::Reader,
     report,
     users::Accounts,
@@ -52,6 +53,8 @@ pub struct Setup {
     pub options: Options,
     /// Where alerts go.
     pub publish: Box<dyn Publish>,
+    /// Who else sees what the event loop takes in.
+    pub tap: Option<Box<dyn Tap>>,
     /// Where facts about containers come from.
     pub containers: cli::Containers,
     /// When lost events are told.
@@ -82,7 +85,7 @@ pub struct Sensor {
 impl Sensor {
     /// Attaches, reads what is there, and judges by these rules.
     pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
-        let Setup { ring_bytes, options, publish, containers, drops } = setup;
+        let Setup { ring_bytes, options, publish, tap, containers, drops } = setup;
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
@@ -101,6 +104,10 @@ impl Sensor {
                 utc_offset_s: crate::clock::utc_offset_s(),
             },
         );
+        if let Some(tap) = &tap {
+            tap.see(Frame::Clock(boot_ns));
+            tap.see(Frame::Users(Box::new(users.clone())));
+        }
         state.users = users;
         reader.read_env(active.wants() & want::ENV != 0);
         let (inputs, taken) = mpsc::channel();
@@ -123,6 +130,7 @@ impl Sensor {
             questions,
             asker: runtimes.asker.clone(),
             publish,
+            tap,
             counters: Arc::clone(&counters),
             state,
             active: Arc::new(Active::none(&options)?),
@@ -347,6 +355,11 @@ pub struct Rest {
 }
 
 impl Rest {
+    /// What was lost of events, by cause.
+    pub fn losses(&self) -> Vec<(String, u64)> {
+        report::lost_events(&self.driver, &self.counters)
+    }
+
     /// The last words.
     pub fn tell(self) {
         if let Err(error) = self.detached {
@@ -364,7 +377,7 @@ impl Rest {
 }
 
 /// Unix time of the zero of the boot clock, in nanoseconds.
-fn boot_offset() -> u64 {
+pub fn boot_offset() -> u64 {
     unix_ns().saturating_sub(boot_time_ns())
 }
 

@@ -374,6 +374,11 @@ impl<'a> Record<'a> {
         Some(Block { status: Status::from_wire(slot.status)?, bytes })
     }
 
+    /// The bytes that it was decoded from.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The block with a tag of [`abi::record::tag`].
     pub fn block(&self, tag: u8) -> Option<Block<'a>> {
         self.at(self.slots[self.slot(tag)?])

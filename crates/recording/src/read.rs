@@ -42,7 +42,9 @@ pub enum ReadError {
         version: u8,
     },
     /// It ends before its end.
-    #[error("the recording is cut off after byte {at}: the recorder was stopped hard, or the file was not copied whole")]
+    #[error(
+        "the recording is cut off after byte {at}: the recorder was stopped hard, or the file was not copied whole"
+    )]
     CutOff {
         /// Bytes up to the end of the last whole block.
         at: u64,
@@ -145,7 +147,9 @@ impl<R: io::Read> Reader<R> {
             self.at = end;
             let content = self.block.get(start..end).unwrap_or_default();
             if kind == kind::RECORD {
-                let Some((cpu, bytes)) = content.split_first_chunk() else { return Err(self.damaged("a record is cut")) };
+                let Some((cpu, bytes)) = content.split_first_chunk() else {
+                    return Err(self.damaged("a record is cut"));
+                };
                 let cpu = u16::from_le_bytes(*cpu);
                 if !translate(&self.translations, bytes, &mut self.record) {
                     self.unknown += 1;

@@ -88,7 +88,12 @@ fn play(bytes: &[u8]) -> (Vec<String>, Result<Option<End>, ReadError>) {
     loop {
         let say = |event: &event::event::Event<'_>| {
             let cpu = event.record.cpu.unwrap_or_default();
-            seen.push(format!("{} {} {} {cpu}", text(event, "proc.cmdline"), text(event, "fd.name"), text(event, "user.name")));
+            seen.push(format!(
+                "{} {} {} {cpu}",
+                text(event, "proc.cmdline"),
+                text(event, "fd.name"),
+                text(event, "user.name")
+            ));
         };
         match player.step(&arena, say) {
             Ok(Step::End) => return (seen, Ok(player.end().cloned())),

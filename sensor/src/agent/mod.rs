@@ -136,6 +136,7 @@ impl Agent {
             ring_bytes: args.ring_mib << 20,
             options: options.clone(),
             publish: Box::new(Deliver { queue: Arc::clone(&queue) }),
+            tap: None,
             containers: args.containers.clone(),
             drops: args.drops.clone(),
         };

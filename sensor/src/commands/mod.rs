@@ -3,6 +3,8 @@
 pub mod check;
 pub mod doctor;
 pub mod list;
+pub mod record;
+pub mod replay;
 pub mod run;
 pub mod test;
 
@@ -29,6 +31,17 @@ fn compile_options(args: &cli::Compile, hostname: String) -> Options {
         selection: args.disable.iter().map(select(false)).chain(args.enable.iter().map(select(true))).collect(),
         ..Options::default()
     }
+}
+
+/// The name of this host in alerts: the one that was given, or its own.
+fn hostname(given: Option<&str>) -> String {
+    given.map_or_else(
+        || {
+            nix::unistd::gethostname()
+                .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
+        },
+        str::to_owned,
+    )
 }
 
 /// Prints what the user must know about the files.

@@ -29,7 +29,7 @@ use link::chain;
 use crate::{
     active::Active,
     cli,
-    commands::{compile_options, print_messages},
+    commands::{compile_options, hostname, print_messages},
     confine::{Writable, confine},
     exit::Exit,
     input::{self, Content, File, InputError},
@@ -54,7 +54,7 @@ enum Wake {
 
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Run) -> Exit {
-    let options = compile_options(&args.compile, hostname(args));
+    let options = compile_options(&args.compile, hostname(args.hostname.as_deref()));
     let (files, errors) = input::read(&args.paths);
     let compiled = match load(args, &files, &errors, &options) {
         Ok(compiled) => compiled,
@@ -91,12 +91,6 @@ pub fn run(args: &cli::Run) -> Exit {
             Exit::System
         }
     }
-}
-
-fn hostname(args: &cli::Run) -> String {
-    args.hostname.clone().unwrap_or_else(|| {
-        nix::unistd::gethostname().map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())
-    })
 }
 
 /// Reads and compiles at the start: every mistake is printed, and any error ends it.
@@ -155,6 +149,7 @@ impl Standalone {
             ring_bytes: args.ring_mib << 20,
             options: options.clone(),
             publish,
+            tap: None,
             containers: args.containers.clone(),
             drops: args.drops.clone(),
         };

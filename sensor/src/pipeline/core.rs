@@ -16,14 +16,16 @@ use event::{
     event::Event,
     loss::{Loss, Losses},
     state::{Seed, State},
+    users::Users,
     value::Arena,
 };
+use recording::Frame;
 use rules::{
     alert::Alert,
     ruleset::{Evaluation, RuleRef},
 };
 
-use super::{Counters, Origin, Publish};
+use super::{Counters, Origin, Publish, Tap};
 use crate::{
     active::Active,
     containers::{Asker, Told},
@@ -65,6 +67,8 @@ pub struct Core {
     questions: SyncSender<Question>,
     asker: Asker,
     publish: Box<dyn Publish>,
+    /// Who else sees what is taken in.
+    pub tap: Option<Box<dyn Tap>>,
     counters: Arc<Counters>,
     /// Processes, containers, users.
     pub state: State,
@@ -120,6 +124,7 @@ impl Core {
             questions,
             asker,
             publish,
+            tap: None,
             counters,
             state,
             active,
@@ -139,6 +144,7 @@ impl Core {
     pub fn scanned(&mut self) {
         self.state.losses = Losses::default();
         self.scanned = true;
+        self.tell_tap(|| Frame::Begin);
     }
 
     /// Takes a record from the rings of a CPU.
@@ -227,9 +233,28 @@ impl Core {
         self.settled.insert(key, (now.saturating_add(for_ns), why));
     }
 
+    fn tell_tap(&self, frame: impl FnOnce() -> Frame<'static>) {
+        if let Some(tap) = &self.tap {
+            tap.see(frame());
+        }
+    }
+
+    /// Takes the names of users and groups.
+    pub fn users(&mut self, users: Box<Users>) {
+        self.tell_tap(|| Frame::Users(users.clone()));
+        self.state.users = *users;
+    }
+
+    /// The wall clock was set.
+    pub fn clock(&mut self, boot_ns: u64) {
+        self.tell_tap(|| Frame::Clock(boot_ns));
+        self.state.host.boot_ns = boot_ns;
+    }
+
     /// Says what a process is.
     pub fn seed(&mut self, seed: &Seed) {
         self.state.seed(seed);
+        self.tell_tap(|| Frame::Process(Box::new(seed.clone())));
         if seed.cgroup != 0 {
             self.resolve(seed.cgroup, crate::driver::boot_time_ns());
         }
@@ -239,6 +264,7 @@ impl Core {
     pub fn cgroup(&mut self, cgroup: u64, path: Option<&[u8]>, now: u64) {
         if let Some(path) = path {
             self.state.learn_cgroup(cgroup, path);
+            self.tell_tap(|| Frame::Cgroup(cgroup, path.to_vec()));
         }
         let key = Key::Cgroup(cgroup);
         if *self.state.cgroup(cgroup) == Membership::Unknown && self.hold.waits(&key) {
@@ -279,6 +305,7 @@ impl Core {
                 self.gone.retain(|(_, gone)| *gone != id);
                 let key = Key::Container(id);
                 let Key::Container(id) = &key else { return };
+                self.tell_tap(|| Frame::Container(id.clone(), facts.clone()));
                 if self.state.set_container(id, *facts) {
                     self.settled.remove(&key);
                 } else {
@@ -303,6 +330,7 @@ impl Core {
         }
         while let Some((_, id)) = self.gone.pop_front_if(|(until, _)| *until <= now) {
             self.state.forget_container(&id);
+            self.tell_tap(|| Frame::Gone(id));
         }
         while let Some(question) = self.unasked.pop_front() {
             if self.questions.try_send(question).is_err() {
@@ -352,6 +380,9 @@ impl Core {
 
     /// Takes a record into the state and judges it.
     fn process(&mut self, record: &Record<'_>, loss: Option<Loss>) {
+        if let Some(tap) = &self.tap {
+            tap.see(Frame::Record(record.cpu.unwrap_or_default(), record.bytes()));
+        }
         let wanted = self.state.apply(record);
         if wanted.process || wanted.cgroup {
             let cgroup = wanted.cgroup.then_some(record.header.cgroup);

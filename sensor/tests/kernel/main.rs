@@ -18,6 +18,7 @@ mod lifecycle;
 mod needs;
 mod operator;
 mod privileges;
+mod record;
 mod reload;
 mod rows;
 mod storm;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         agent::trials(),
         privileges::trials(),
         health::trials(),
+        record::trials(),
     ];
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
     libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect()).exit_code()

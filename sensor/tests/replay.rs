@@ -1,0 +1,111 @@
+//! `gyrfalcon replay` as a user sees it: recordings that this test writes, judged by rules.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use event::testing::Encoder;
+use expect_test::expect;
+use recording::{End, Frame, Head, Kinds, Writer};
+use tempfile::TempDir;
+
+const RULES: &str = "
+- rule: Shadow read
+  desc: Somebody reads password hashes.
+  condition: evt.type = openat and fd.name = /etc/shadow
+  output: read | cmd=%proc.cmdline cpu=%evt.cpu
+  priority: WARNING
+";
+
+/// A folder with rules, and a recording of an exec and three opens.
+fn folder() -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    fs::write(folder.path().join("rules.yaml"), RULES).expect("room");
+    let file = fs::File::create(folder.path().join("day.gyr")).expect("room");
+    let head = Head { hostname: "web-1".into(), complete: true, kinds: Kinds::ours(), ..Head::default() };
+    let mut writer = Writer::new(file, &head).expect("room");
+    let second = 1_000_000_000;
+    let exec = Encoder::exec().process(9, 5).comm("cat").time(second).args(&["cat", "-n"]).exepath("/bin/cat").encode();
+    writer.write(&Frame::Begin).expect("room");
+    writer.write(&Frame::Record(1, &exec)).expect("room");
+    for (number, name) in ["/etc/passwd", "/etc/shadow", "/etc/shadow"].into_iter().enumerate() {
+        let open = Encoder::syscall("openat").process(9, 5).comm("cat").time(second * (2 + number as u64)).ret(3);
+        let open = open.int("fd", 3).int("dirfd", -100).text("name", name).int("flags", 0).encode();
+        writer.write(&Frame::Record(number as u16, &open)).expect("room");
+        // Each stands in a block of its own.
+        writer.flush().expect("room");
+    }
+    let end = End { lost: vec![("kernel: ring_full".into(), 7)], ..End::default() };
+    writer.write(&Frame::End(Box::new(end))).expect("room");
+    writer.flush().expect("room");
+    folder
+}
+
+/// Exit code, standard output, standard error without times.
+fn replay(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gyrfalcon"));
+    command.arg("replay").args(args).current_dir(folder).env_remove("GYRFALCON_LOG").stdin(Stdio::null());
+    let output = command.output().expect("the program was built with this test");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines = stderr.lines().map(|line| line.split_once("Z ").map_or(line, |(_, rest)| rest.trim_start()));
+    let stderr = lines.map(|line| line.split(" seconds=").next().unwrap_or(line)).collect::<Vec<_>>().join("\n");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned(), stderr)
+}
+
+#[test]
+fn alerts_have_the_time_of_the_recording_and_the_rest_is_summed_up() {
+    let folder = folder();
+    let (code, stdout, stderr) = replay(folder.path(), &["day.gyr", "rules.yaml", "--no-suggested-output"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    expect![[r#"
+        00:00:03.000000000: Warning read | cmd=cat -n cpu=1
+        00:00:04.000000000: Warning read | cmd=cat -n cpu=2
+    "#]]
+    .assert_eq(&stdout);
+    expect![[r#"
+        INFO rule matched rule="Shadow read" matches=2
+        WARN missing in the recording cause="kernel: ring_full" count=7
+        INFO replayed events=4 alerts=2 rules=1"#]]
+    .assert_eq(&stderr);
+}
+
+#[test]
+fn json_has_falcos_keys_and_the_recordings_host() {
+    let folder = folder();
+    let (_, stdout, _) = replay(folder.path(), &["day.gyr", "rules.yaml", "--json"]);
+    let alert: serde_json::Value = serde_json::from_str(stdout.lines().next().expect("an alert")).expect("JSON");
+    assert_eq!((&alert["hostname"], &alert["rule"]), (&"web-1".into(), &"Shadow read".into()));
+    assert_eq!(alert["time"], "1970-01-01T00:00:03.000000000Z");
+}
+
+#[test]
+fn a_recording_that_is_cut_off_is_judged_up_to_there() {
+    let folder = folder();
+    let path = folder.path().join("day.gyr");
+    let bytes = fs::read(&path).expect("the recording");
+    fs::write(&path, &bytes[..bytes.len() - 150]).expect("room");
+    let (code, stdout, stderr) = replay(folder.path(), &["day.gyr", "rules.yaml"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    assert!(stderr.contains("the recording is cut off after byte"), "{stderr}");
+    assert!(stderr.contains("the recording was replayed up to here"), "{stderr}");
+}
+
+#[test]
+fn other_files_are_refused_before_rules_are_read() {
+    let folder = folder();
+    let (code, stdout, stderr) = replay(folder.path(), &["rules.yaml", "rules.yaml"]);
+    assert_eq!((code, &*stdout), (Some(1), ""));
+    assert!(stderr.contains("this is no recording: `gyrfalcon record` makes them"), "{stderr}");
+}
+
+#[test]
+fn rules_with_mistakes_end_it_with_their_place() {
+    let folder = folder();
+    fs::write(folder.path().join("rules.yaml"), RULES.replace("fd.name", "fd.nme")).expect("room");
+    let (code, _, stderr) = replay(folder.path(), &["day.gyr", "rules.yaml"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("did you mean `fd.name`?"), "{stderr}");
+}
