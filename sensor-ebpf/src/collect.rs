@@ -6,15 +6,17 @@
 use abi::{
     control::{RING_BULK, slot, want},
     loss::KernelCounter,
-    record::{FdFacts, fd_flag, flag, status, tag},
+    record::{ARGUMENTS, fd_flag, flag, kind, status, tag},
     syscalls::Row,
 };
 use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::{
+    compat,
+    descriptor::layer,
     filter::{self, Early},
     kernel::{Ptr, probe, probe_user},
-    maps::{COMPAT_SYSCALLS, SYSCALLS, control, count},
+    maps::{GENERIC_KINDS, SYSCALLS, control, count},
     off,
     record::{Hook, PendingPath, Record},
     task,
@@ -31,12 +33,12 @@ pub fn wants() -> u32 {
 }
 
 /// One system call that is being recorded.
-struct Call {
-    record: Record,
-    task: Ptr,
+pub struct Call {
+    pub record: Record,
+    pub task: Ptr,
     regs: Ptr,
-    result: i64,
-    compat: bool,
+    pub result: i64,
+    pub compat: bool,
     opened: Opened,
     path_is_relative: bool,
 }
@@ -58,7 +60,8 @@ macro_rules! programs {
         #[unsafe(link_section = "tp_btf/sys_exit")]
         pub fn ${concat(sys_, $name)}(ctx: *mut core::ffi::c_void) -> i32 {
             let ctx = BtfTracePointContext::new(ctx);
-            let Some(mut call) = Call::begin(&ctx, Row::$name, $ia32) else { return 0 };
+            #[allow(unused_mut, reason = "a few rows have nothing but the header")]
+            let Some(mut call) = Call::begin(&ctx, kind::FIRST_SYSCALL + Row::$name as u16) else { return 0 };
             $(
                 if !call.$source(u64::from(${index()} as u8) $(, $arg)*) { return 0 }
             )*
@@ -70,34 +73,38 @@ macro_rules! programs {
 }
 abi::syscalls!(programs);
 
-/// Sits in the slots of native numbers that only matter as 32-bit numbers.
+/// Records every call that has no row: its result and its arguments.
 #[aya_ebpf::macros::btf_tracepoint(function = "sys_exit")]
-pub fn compat_gate(ctx: BtfTracePointContext) -> i32 {
-    if task::in_compat_call(Ptr::current()) {
-        let number: u32 = Ptr::new(ctx.arg(0)).typed(off!(regs_nr));
-        // SAFETY: the index is checked by the kernel; the call returns only when the slot is empty.
-        unsafe { COMPAT_SYSCALLS.tail_call(&ctx, number) };
+pub fn sys_generic(ctx: BtfTracePointContext) -> i32 {
+    let Some(mut call) = Call::begin(&ctx, 0) else { return 0 };
+    let number = call.regs.typed::<u32>(off!(regs_nr)) & (slot::NUMBERS - 1);
+    let index = if call.compat { slot::NUMBERS + number } else { number };
+    // SAFETY: the element outlives the program; a word that changes meanwhile is either value.
+    let kind = GENERIC_KINDS.get_ptr(index).map_or(0, |kind| unsafe { core::ptr::read_volatile(kind) });
+    if kind == 0 {
+        return 0;
     }
+    call.record.state().kind = u64::from(kind);
+    let mut arguments = [0u64; ARGUMENTS];
+    for (i, argument) in arguments.iter_mut().enumerate() {
+        *argument = call.argument(i as u32);
+    }
+    call.record.value(u64::from(tag::ARGUMENTS), arguments);
+    call.finish(&ctx);
     0
 }
 
 impl Call {
     #[inline(always)]
-    fn begin(ctx: &BtfTracePointContext, row: Row, ia32: i32) -> Option<Self> {
+    fn begin(ctx: &BtfTracePointContext, kind: u16) -> Option<Self> {
         let regs = Ptr::new(ctx.arg(0));
         let result: i64 = ctx.arg(1);
         let task = Ptr::current();
         let compat = task::in_compat_call(task);
-        if compat {
-            let number: u32 = regs.typed(off!(regs_nr));
-            if number != ia32 as u32 {
-                // The slot of a native number was hit by a 32-bit one.
-                // SAFETY: as in `compat_gate`.
-                unsafe { COMPAT_SYSCALLS.tail_call(ctx, number) };
-                return None;
-            }
+        // The slot of a native number may have been hit by a 32-bit one.
+        if compat && !compat::is_routed(ctx) {
+            return None;
         }
-        let kind = abi::record::kind::FIRST_SYSCALL + row as u16;
         let result = if compat { i64::from(result as i32) } else { result };
         if task::is_own(task) {
             return None;
@@ -115,23 +122,17 @@ impl Call {
         if wants() & want::CWD != 0 {
             self.want_working_directory(tag::CWD);
         }
-        // SAFETY: as in `compat_gate`.
+        // SAFETY: the index is checked by the kernel; the call returns only when the slot is empty.
         unsafe { SYSCALLS.tail_call(ctx, slot::IDENTIFY) };
         count(self.record.state().kind as u16, KernelCounter::NoHelper);
     }
 
     /// Argument of the call, by number.
     #[inline(always)]
-    fn argument(&self, index: u32) -> u64 {
-        if self.compat && off!(regs_compat0) != abi::offsets::MISSING {
-            return u64::from(match index {
-                0 => self.regs.typed::<u32>(off!(regs_compat0)),
-                1 => self.regs.typed::<u32>(off!(regs_compat1)),
-                2 => self.regs.typed::<u32>(off!(regs_compat2)),
-                3 => self.regs.typed::<u32>(off!(regs_compat3)),
-                4 => self.regs.typed::<u32>(off!(regs_compat4)),
-                _ => self.regs.typed::<u32>(off!(regs_compat5)),
-            });
+    pub fn argument(&self, index: u32) -> u64 {
+        if self.compat {
+            let mut record = self.record;
+            return record.state().arguments[(index & 7) as usize % ARGUMENTS];
         }
         match index {
             0 => self.regs.typed(off!(regs_arg0)),
@@ -147,7 +148,7 @@ impl Call {
 
     /// The result.
     #[inline(always)]
-    fn ret(&mut self, tag: u64) -> bool {
+    pub fn ret(&mut self, tag: u64) -> bool {
         self.record.int(tag, self.result as u64);
         true
     }
@@ -367,21 +368,6 @@ impl Call {
         }
     }
 
-    /// What the descriptor in an argument is.
-    #[inline(always)]
-    fn fd(&mut self, index: u32) {
-        let fd = self.argument(index) as i32;
-        self.describe(fd);
-    }
-
-    /// What the descriptor in the result is.
-    #[inline(always)]
-    fn fd_of_ret(&mut self) {
-        if self.result >= 0 {
-            self.describe(self.result as i32);
-        }
-    }
-
     /// Arguments of a program that was not executed.
     #[inline(always)]
     fn argv(&mut self, index: u32) {
@@ -432,7 +418,7 @@ impl Call {
     }
 
     #[inline(always)]
-    fn want_path_of(&mut self, file: u64, tag: u8) {
+    pub fn want_path_of(&mut self, file: u64, tag: u8) {
         let path = file + off!(file_path);
         self.record.want_path(PendingPath {
             dentry: probe(path + off!(path_dentry)),
@@ -444,7 +430,7 @@ impl Call {
 
     /// Address of the open file behind a descriptor.
     #[inline(always)]
-    fn file(&self, fd: i32) -> Option<u64> {
+    pub fn file(&self, fd: i32) -> Option<u64> {
         if fd < 0 {
             return None;
         }
@@ -488,38 +474,6 @@ impl Call {
         let created = probe::<u32>(file + off!(file_mode)) & FMODE_CREATED != 0;
         layer(inode, sb) | if created { u64::from(fd_flag::CREATED) } else { 0 }
     }
-
-    /// Appends [`FdFacts`] of a descriptor, and the path of what is no socket.
-    #[inline(always)]
-    fn describe(&mut self, fd: i32) {
-        const S_IFMT: u32 = 0o170_000;
-        const S_IFSOCK: u32 = 0o140_000;
-        let Some(file) = self.file(fd) else { return };
-        let inode: u64 = probe(file + off!(file_inode));
-        let sb: u64 = probe(inode + off!(inode_sb));
-        let mode = u32::from(probe::<u16>(inode + off!(inode_mode)));
-        let mut facts = FdFacts {
-            ino: probe(inode + off!(inode_ino)),
-            dev: probe(sb + off!(sb_dev)),
-            mode,
-            family: 0,
-            sock_type: 0,
-            protocol: 0,
-            local_port: 0,
-            remote_port: 0,
-            reserved: 0,
-            flags: layer(inode, sb) as u32,
-            local_addr: [0; 16],
-            remote_addr: [0; 16],
-        };
-        if mode & S_IFMT == S_IFSOCK {
-            facts.flags |= fd_flag::SOCKET;
-            socket(&mut facts, probe(file + off!(file_private)));
-        } else {
-            self.want_path_of(file, tag::REALPATH);
-        }
-        self.record.value(u64::from(tag::FD), facts);
-    }
 }
 
 /// Mode of a file to be created, when the flags ask for one.
@@ -528,52 +482,4 @@ fn creation_mode(flags: u64, mode: u32) -> u64 {
     const O_CREAT: u64 = 0o100;
     const TMPFILE: u64 = 0o20_000_000;
     if flags & (O_CREAT | TMPFILE) != 0 { u64::from(mode) } else { 0 }
-}
-
-/// Fills in both ends of a socket.
-#[inline(always)]
-fn socket(facts: &mut FdFacts, socket: u64) {
-    const AF_INET: u16 = 2;
-    const AF_INET6: u16 = 10;
-    let sk: u64 = probe(socket + off!(socket_sk));
-    facts.sock_type = probe(socket + off!(socket_type));
-    facts.family = probe(sk + off!(sock_family));
-    if facts.family != AF_INET && facts.family != AF_INET6 {
-        return;
-    }
-    facts.protocol = probe(sk + off!(sock_protocol));
-    facts.local_port = probe(sk + off!(sock_local_port));
-    facts.remote_port = u16::from_be(probe(sk + off!(sock_remote_port)));
-    if facts.family == AF_INET {
-        facts.local_addr = widen(probe(sk + off!(sock_local4)));
-        facts.remote_addr = widen(probe(sk + off!(sock_remote4)));
-    } else if off!(sock_remote6) != abi::offsets::MISSING {
-        facts.local_addr = probe(sk + off!(sock_local6));
-        facts.remote_addr = probe(sk + off!(sock_remote6));
-    }
-}
-
-/// An IPv4 address in the first bytes of an IPv6-sized one.
-#[inline(always)]
-fn widen(v4: u32) -> [u8; 16] {
-    let [a, b, c, d] = v4.to_ne_bytes();
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-}
-
-/// In which layer of an overlay file system an inode lies, as [`fd_flag`] (and `exe_flag`) bits; 0 elsewhere.
-///
-/// overlayfs keeps its dentry of the upper layer right behind the inode it shows (`struct ovl_inode`, fs/overlayfs/ovl_entry.h).
-#[inline(always)]
-pub fn layer(inode: u64, sb: u64) -> u64 {
-    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-    if probe::<u64>(sb + off!(sb_magic)) != OVERLAYFS_SUPER_MAGIC {
-        return 0;
-    }
-    let upper: u64 = probe(inode + off!(inode_size));
-    let upper_inode: u64 = if upper == 0 { 0 } else { probe(upper + off!(dentry_inode)) };
-    if upper_inode != 0 && probe::<u64>(upper_inode + off!(inode_ino)) != 0 {
-        u64::from(fd_flag::UPPER_LAYER)
-    } else {
-        u64::from(fd_flag::LOWER_LAYER)
-    }
 }

@@ -12,6 +12,9 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod collect;
+mod compat;
+mod data;
+mod descriptor;
 mod filter;
 mod kernel;
 mod maps;

@@ -35,6 +35,10 @@ pub static SYSCALLS: ProgramArray = ProgramArray::with_max_entries(slot::COUNT, 
 #[map]
 pub static COMPAT_SYSCALLS: ProgramArray = ProgramArray::with_max_entries(slot::COUNT, 0);
 
+/// Record kinds of calls without a row: by native number, then by 32-bit number; 0 for others.
+#[map]
+pub static GENERIC_KINDS: Array<u32> = Array::with_max_entries(2 * slot::NUMBERS, 0);
+
 /// Helpers of the exec program: a program array serves one hook only.
 #[map]
 pub static EXEC_HELPERS: ProgramArray = ProgramArray::with_max_entries(slot::COUNT, 0);

@@ -8,7 +8,8 @@ use abi::{
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
-    collect::{layer, wants},
+    collect::wants,
+    descriptor::layer,
     kernel::{Ptr, mask, probe},
     maps::EXEC_HELPERS,
     off,

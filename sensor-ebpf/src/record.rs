@@ -9,7 +9,8 @@ use abi::{
     control::{MAX_CPUS, RING_CLASSES},
     loss::KernelCounter,
     record::{
-        ANCESTORS, ARGS_MAX, Ancestor, BlockHeader, FRONT, Header, RECORD_LIMIT, RECORD_MAX, TEXT_MAX, flag, status,
+        ANCESTORS, ARGS_MAX, ARGUMENTS, Ancestor, BlockHeader, FRONT, Header, RECORD_LIMIT, RECORD_MAX, TEXT_MAX, flag,
+        status,
     },
 };
 use aya_ebpf::{
@@ -70,6 +71,10 @@ pub struct Scratch {
     pub walked: u64,
     /// Index of the ring class.
     pub class: u64,
+    /// Of a 32-bit call: [`crate::compat`] has put its arguments here and jumped to the program of its number.
+    pub routed: u64,
+    /// Arguments of a 32-bit call.
+    pub arguments: [u64; ARGUMENTS],
     /// The paths.
     pub paths: [PendingPath; PENDING],
     /// Ancestors, parent first, until their number is known.
@@ -269,12 +274,17 @@ impl Record {
     /// Appends user memory from `start` to `end`, at most [`ARGS_MAX`] bytes.
     #[inline(always)]
     pub fn user_area(&mut self, tag: u64, start: u64, end: u64) {
+        self.user_data(tag, start, end.wrapping_sub(start), ARGS_MAX as u64);
+    }
+
+    /// Appends `whole` bytes of user memory, at most `limit` of them, which is at most [`ARGS_MAX`].
+    #[inline(always)]
+    pub fn user_data(&mut self, tag: u64, start: u64, whole: u64, limit: u64) {
         if !self.room() {
             return;
         }
         let at = self.start();
-        let whole = end.wrapping_sub(start);
-        let len = mask::<ARGS_MASK>(if whole > ARGS_MAX as u64 { ARGS_MAX as u64 } else { whole });
+        let len = mask::<ARGS_MASK>(if whole > limit { limit } else { whole });
         if len > ARGS_MAX as u64 {
             return;
         }
@@ -284,9 +294,60 @@ impl Record {
         if failed != 0 {
             self.close(at, tag, status::FAULT, 0);
         } else {
-            let state = if whole > ARGS_MAX as u64 { status::TRUNCATED } else { status::OK };
+            let state = if whole > limit { status::TRUNCATED } else { status::OK };
             self.close(at, tag, state, len);
         }
+    }
+
+    /// Begins a block that is put together of several pieces of user memory; [`Record::piece`] adds them.
+    #[inline(always)]
+    pub fn begin_pieces(&mut self) -> Option<u64> {
+        if !self.room() {
+            return None;
+        }
+        let at = self.start();
+        self.state().cursor = at + BLOCK;
+        self.state().status = u64::from(status::OK);
+        Some(at)
+    }
+
+    /// Adds `len` bytes to a block that has `limit` bytes at most; whether there is room for more.
+    #[inline(always)]
+    pub fn piece(&mut self, at: u64, address: u64, len: u64, limit: u64) -> bool {
+        let cursor = self.state().cursor;
+        let done = cursor.wrapping_sub(at + BLOCK);
+        if done >= limit {
+            return false;
+        }
+        let left = limit - done;
+        let size = mask::<ARGS_MASK>(if len > left { left } else { len });
+        if size > ARGS_MAX as u64 {
+            return false;
+        }
+        let bytes = self.at(mask::<{ 2 * RECORD_LIMIT as i32 - 1 }>(cursor));
+        if cursor > RECORD_LIMIT as u64 {
+            return false;
+        }
+        // SAFETY: at most `ARGS_MAX` bytes, which lie in the buffer behind every position up to the limit.
+        let failed = unsafe { bpf_probe_read_user(bytes.cast(), size as u32, address as *const c_void) };
+        if failed != 0 {
+            self.state().status = u64::from(status::FAULT);
+            return false;
+        }
+        self.state().cursor = cursor + size;
+        if len > left {
+            self.state().status = u64::from(status::TRUNCATED);
+            return false;
+        }
+        true
+    }
+
+    /// Ends a block of pieces.
+    #[inline(always)]
+    pub fn end_pieces(&mut self, at: u64, tag: u64) {
+        let len = (self.state().cursor - at - BLOCK) & 0xffff;
+        let status = self.state().status as u8;
+        self.close(at, tag, status, len);
     }
 
     /// Appends up to 128 bytes of user memory (a socket address).

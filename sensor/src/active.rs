@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use abi::{control::want, syscalls::SYSCALLS};
 use event::{
-    catalogue::{EventSet, EventType},
+    catalogue::{Category, EventSet, EventType},
     fields::{EventSource, Subject},
 };
 use rules::{
@@ -15,7 +15,7 @@ use rules::{
 };
 
 use crate::{
-    driver::{Filters, Rows},
+    driver::{self, Filters, Rows},
     pushdown,
     throttle::Throttle,
 };
@@ -141,16 +141,15 @@ impl Active {
         self.ruleset.rules().zip(&self.rules).map(move |(rule, state)| (rule.name(), read(state)))
     }
 
-    /// The system calls that must be traced.
+    /// The system calls that must be traced. A rule for every event type asks for what Falco would give it: all calls
+    /// with parameters of their own but those that read and write.
     pub fn rows(&self) -> Rows {
-        let types = self.ruleset.event_types();
-        let mut rows = Rows::NONE;
-        for (index, row) in SYSCALLS.iter().enumerate() {
-            if EventType::by_name(row.name).is_some_and(|ty| types.contains(ty)) {
-                rows.insert(index);
-            }
+        let mut types = EventSet::EMPTY;
+        for rule in self.ruleset.rules() {
+            let named = rule.event_types();
+            types = types.union(if is_every_type(&named) { named.intersection(ordinary()) } else { named });
         }
-        rows
+        Rows::of(|name| EventType::by_name(name).is_some_and(|ty| types.contains(ty)))
     }
 
     /// What the kernel can drop before it is collected.
@@ -189,8 +188,7 @@ impl Active {
             .filter_map(|rule| {
                 let missing = rule.event_types().intersection(collected.complement());
                 let some = !rule.event_types().intersection(collected).is_empty();
-                // A rule for every event type asks for whatever there is.
-                let every = rule.event_types().len() > EventType::COUNT / 2;
+                let every = is_every_type(&rule.event_types());
                 (some && !every && !missing.is_empty())
                     .then(|| (rule.name(), missing.iter().map(EventType::name).collect()))
             })
@@ -198,8 +196,19 @@ impl Active {
     }
 }
 
+/// Whether a rule asks for whatever there is.
+fn is_every_type(types: &EventSet) -> bool {
+    types.len() > EventType::COUNT / 2
+}
+
+/// The event types that a rule for every type is given.
+fn ordinary() -> EventSet {
+    let is_io = |ty: &EventType| matches!(ty.info().category, Category::IoRead | Category::IoWrite);
+    SYSCALLS.iter().filter_map(|row| EventType::by_name(row.name)).filter(|ty| !is_io(ty)).collect()
+}
+
 /// The event types that this sensor delivers.
 pub fn collected() -> EventSet {
     let fixed = ["execve", "procexit"].into_iter();
-    fixed.chain(SYSCALLS.iter().map(|row| row.name)).filter_map(EventType::by_name).collect()
+    fixed.chain(driver::names()).filter_map(EventType::by_name).collect()
 }

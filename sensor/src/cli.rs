@@ -5,7 +5,8 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use abi::record::{DATA_DEFAULT, DATA_MAX};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 /// Runtime security for Linux and Kubernetes, with Falco's rules.
 #[derive(Debug, Parser)]
@@ -116,6 +117,9 @@ pub struct Run {
     /// folders of the files that are written from the start need not be named
     #[arg(long, value_name = "FOLDER")]
     pub writable: Vec<PathBuf>,
+    /// How many bytes of what is read, written, sent and received an event has
+    #[arg(long, value_name = "BYTES", default_value_t = DATA_DEFAULT, value_parser = value_parser!(u16).range(..=i64::from(DATA_MAX)))]
+    pub snaplen: u16,
     /// Name of this host in alerts
     #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]
     pub hostname: Option<String>,
@@ -229,6 +233,9 @@ pub struct Agent {
     /// Size of each CPU's ring for events in MiB (a power of two)
     #[arg(long, value_name = "MIB", env = "GYRFALCON_RING_MIB", default_value_t = 4, value_parser = ring_size)]
     pub ring_mib: u32,
+    /// How many bytes of what is read, written, sent and received an event has
+    #[arg(long, value_name = "BYTES", env = "GYRFALCON_SNAPLEN", default_value_t = DATA_DEFAULT, value_parser = value_parser!(u16).range(..=i64::from(DATA_MAX)))]
+    pub snaplen: u16,
     /// Where facts about containers come from.
     #[command(flatten)]
     pub containers: Containers,
@@ -289,6 +296,9 @@ pub struct Record {
     /// Size of each CPU's ring for events in MiB (a power of two)
     #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = ring_size)]
     pub ring_mib: u32,
+    /// How many bytes of what is read, written, sent and received an event has
+    #[arg(long, value_name = "BYTES", default_value_t = DATA_DEFAULT, value_parser = value_parser!(u16).range(..=i64::from(DATA_MAX)))]
+    pub snaplen: u16,
     /// Name of this host in alerts
     #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]
     pub hostname: Option<String>,

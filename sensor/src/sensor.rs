@@ -47,8 +47,8 @@ pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a sensor is started with.
 pub struct Setup {
-    /// Size of each CPU's ring for ordinary events in bytes; a power of two.
-    pub ring_bytes: u32,
+    /// Sizes on the kernel's side.
+    pub driver: driver::Options,
     /// What the rules are compiled with.
     pub options: Options,
     /// Where alerts go.
@@ -85,13 +85,12 @@ pub struct Sensor {
 impl Sensor {
     /// Attaches, reads what is there, and judges by these rules.
     pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
-        let Setup { ring_bytes, options, publish, tap, containers, drops } = setup;
+        let Setup { driver, options, publish, tap, containers, drops } = setup;
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
         }
-        let rings = driver::Options { ring_bytes, ..driver::Options::default() };
-        let (driver, consumer) = Driver::load(&host, driver::object(), rings)?;
+        let (driver, consumer) = Driver::load(&host, driver::object(), driver)?;
 
         let reader = Reader::new(host.cgroups, &containers.host_root);
         let (accounts, users) = Accounts::read();
@@ -165,7 +164,7 @@ impl Sensor {
         info!(generation = 1, "ruleset active");
         info!(
             rules = sensor.active.ruleset.rules().len(),
-            syscalls = sensor.active.rows().iter().count(),
+            syscalls = sensor.active.rows().len(),
             ring_memory_mib = sensor.driver.memory() >> 20,
             kernel = host.release,
             "watching"

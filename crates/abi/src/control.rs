@@ -30,8 +30,10 @@ pub mod setting {
     pub const CGROUP_SUBSYS: usize = 2;
     /// 1 when the kernel runs 32-bit system calls.
     pub const COMPAT: usize = 3;
+    /// Most bytes of data that a record has; at most [`crate::record::DATA_MAX`].
+    pub const DATA: usize = 4;
     /// How many words there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 }
 
 /// Slots of the tail-call array `SYSCALLS`: native system call numbers, then helpers.

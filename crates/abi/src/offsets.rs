@@ -179,6 +179,11 @@ offsets! {
     sock_local_port = Member("sock", "__sk_common.skc_num"), must;
     sock_remote4 = Member("sock", "__sk_common.skc_daddr"), must;
     sock_local4 = Member("sock", "__sk_common.skc_rcv_saddr"), must;
+    sock_backlog = Member("sock", "sk_ack_backlog"), must;
+    sock_max_backlog = Member("sock", "sk_max_ack_backlog"), must;
+    unix_addr = Member("unix_sock", "addr"), "paths of Unix sockets";
+    unix_peer = Member("unix_sock", "peer"), "paths of Unix sockets";
+    unix_address_name = Member("unix_address", "name"), "paths of Unix sockets";
     sock_remote6 = Member("sock", "__sk_common.skc_v6_daddr"), "IPv6 addresses";
     sock_local6 = Member("sock", "__sk_common.skc_v6_rcv_saddr"), "IPv6 addresses";
 }

@@ -216,8 +216,12 @@ pub mod kind {
     pub const EXIT: u16 = 2;
     /// Row `i` of [`crate::syscalls::SYSCALLS`] has kind `FIRST_SYSCALL + i`.
     pub const FIRST_SYSCALL: u16 = 8;
+    /// Entry `i` of [`crate::syscalls::GENERIC`] has kind `FIRST_GENERIC + i`.
+    pub const FIRST_GENERIC: u16 = 256;
     /// Number of kinds that the counter map has room for.
     pub const MAX: u32 = 512;
+    const _: () = assert!(FIRST_SYSCALL as usize + crate::syscalls::SYSCALLS.len() <= FIRST_GENERIC as usize);
+    const _: () = assert!(FIRST_GENERIC as usize + crate::syscalls::GENERIC.len() <= MAX as usize);
 }
 
 /// Bits of [`Header::flags`].
@@ -274,6 +278,12 @@ pub mod tag {
     pub const EXEC: u8 = 0x87;
     /// [`super::FdFacts`].
     pub const FD: u8 = 0x88;
+    /// Socket address that the call was given, or that it returned: of a datagram's other end.
+    pub const ADDRESS: u8 = 0x89;
+    /// Path of a Unix socket: its own, else that of its other end.
+    pub const SOCKET_PATH: u8 = 0x8a;
+    /// The six arguments of a call without a row, eight bytes each.
+    pub const ARGUMENTS: u8 = 0x8b;
 }
 
 /// Whether a block holds what was asked for.
@@ -295,6 +305,15 @@ pub const TEXT_MAX: usize = 4096;
 
 /// Most bytes of arguments, and of environment. Falco's limit.
 pub const ARGS_MAX: usize = 4096;
+
+/// How many bytes of what is read, written, sent and received a record has, unless the user wants more: Falco's `snaplen`.
+pub const DATA_DEFAULT: u16 = 80;
+
+/// Most bytes of data of one record.
+pub const DATA_MAX: u16 = 4096;
+
+/// How many arguments a system call has.
+pub const ARGUMENTS: usize = 6;
 
 /// Most components of one path.
 pub const PATH_COMPONENTS: usize = 64;

@@ -9,9 +9,9 @@
 use abi::record::tag;
 
 use crate::{
-    catalogue::EventType,
+    catalogue::{Category, EventType},
     decode::{Block, Kind, Status},
-    descriptor::{AT_FDCWD, OpenFile, SocketAddress},
+    descriptor::{AT_FDCWD, Endpoint, OpenFile, SocketAddress},
     errno,
     event::Event,
     fields::time,
@@ -70,6 +70,7 @@ impl<'a> Event<'a> {
         let special = match self.record.kind {
             Kind::Exec => Some(self.exec_param(info.name)),
             Kind::Exit => Some(self.exit_param(info.name)),
+            Kind::Generic(_) => Some(self.argument(index)),
             Kind::Syscall(_) | Kind::Fork => None,
         };
         Some(match special {
@@ -77,8 +78,12 @@ impl<'a> Event<'a> {
             None => match self.record.param(index) {
                 Some(block) => self.block_value(block, info.name, info.ty),
                 // A failed exec collects what the caller asked for; the rest is as the caller is.
-                None if index > 0 && matches!(info.name, "tuple") => self.tuple(),
+                None if index > 0 && info.name == "tuple" => self.tuple(),
                 None if self.is_failed_exec() => self.exec_param(info.name),
+                None if self.is_clone() => self.clone_param(info.name),
+                None if (self.info().name, info.name) == ("open_by_handle_at", "path") => {
+                    self.kernel_path().map_or(Param::Empty, Param::Text)
+                }
                 None => Param::Empty,
             },
         })
@@ -86,6 +91,34 @@ impl<'a> Event<'a> {
 
     fn is_failed_exec(&self) -> bool {
         matches!(self.info().name, "execve" | "execveat")
+    }
+
+    fn is_clone(&self) -> bool {
+        matches!(self.info().name, "clone" | "clone3" | "fork" | "vfork")
+    }
+
+    /// An argument of a call without a row.
+    fn argument(&self, index: usize) -> Param<'a> {
+        let block = self.record.block(tag::ARGUMENTS);
+        let bytes = block.and_then(|block| block.bytes.get(8 * index..8 * index + 8)?.try_into().ok());
+        bytes.map_or(Param::Empty, |bytes| Param::Uint(u64::from_le_bytes(bytes)))
+    }
+
+    /// Parameters of a new process, which does what its parent did. What is not collected is empty: memory, faults, limits,
+    /// `cgroups`, `pidns_init_start_ts`.
+    fn clone_param(&self, name: &str) -> Param<'a> {
+        let header = &self.record.header;
+        match name {
+            "exe" => self.image().map_or(Param::Empty, |image| Param::Text(image.exe())),
+            "args" => match self.image().map(|image| image.args().0) {
+                Some(args) if !args.is_empty() => Param::Bytes(args),
+                _ => Param::Empty,
+            },
+            "vtid" => Param::Int(i64::from(header.vtid)),
+            "vpid" => Param::Int(i64::from(header.vpid)),
+            "tid" | "pid" | "ptid" | "cwd" | "comm" | "uid" | "gid" => self.exec_param(name),
+            _ => Param::Empty,
+        }
     }
 
     fn block_value(&self, block: Block<'a>, name: &str, ty: ParamType) -> Param<'a> {
@@ -103,16 +136,30 @@ impl<'a> Event<'a> {
     fn falcos_number(&self, raw: u64, name: &str, ty: ParamType) -> u64 {
         let event = self.info().name;
         // The type of a socket comes with flags.
-        if (event, name) == ("socket", "type") { raw & 0xf } else { flags::falcos_number(event, ty, raw) }
+        if name == "type" && matches!(event, "socket" | "socketpair") {
+            raw & 0xf
+        } else {
+            flags::falcos_number(event, ty, raw)
+        }
     }
 
-    /// Both ends of the connection that a connect made, as text: nothing compares its bytes.
+    /// Both ends of the connection, as text: nothing compares its bytes. First comes the end that the data come from.
     fn tuple(&self) -> Param<'a> {
         let open = self.descriptor().and_then(|descriptor| descriptor.open);
+        let ends = open.and_then(|open| Some((open.connection?.local, open.connection?.remote?)));
+        match (self.info().category, ends) {
+            (Category::IoRead, Some((local, remote))) => return Param::Bytes(self.arrow(remote, local)),
+            (Category::IoWrite, Some((local, remote))) => return Param::Bytes(self.arrow(local, remote)),
+            _ => {}
+        }
         match open {
             Some(OpenFile { name, .. }) if !name.is_empty() => Param::Bytes(name),
             _ => Param::Empty,
         }
+    }
+
+    fn arrow(&self, from: Endpoint, to: Endpoint) -> &'a [u8] {
+        text!(self.arena(), "{}:{}->{}:{}", from.ip, from.port, to.ip, to.port)
     }
 
     /// Parameters of an exec. What is not collected is empty: `vm_rss`, `vm_swap`, `cgroups`.
@@ -314,11 +361,13 @@ impl<'a> Event<'a> {
             ParamType::Gid => {
                 resolved.push(self.users().group_name(value as u32));
             }
+            ParamType::Signal => {
+                resolved.push(flags::signal_name(value).unwrap_or_default().as_bytes());
+            }
             ParamType::AbsTime => {
                 return ParamText::raw(time::date_time(arena, value, self.state.host.utc_offset_s, true));
             }
-            // Numbers that mean nothing but themselves; signed types do not come here. Names of signals and system calls
-            // follow with the first event that has such a parameter.
+            // Numbers that mean nothing but themselves; signed types do not come here.
             ParamType::Errno
             | ParamType::Fd
             | ParamType::Pid
@@ -331,7 +380,6 @@ impl<'a> Event<'a> {
             | ParamType::SockAddr
             | ParamType::SockTuple
             | ParamType::RelTime
-            | ParamType::Signal
             | ParamType::SignalSet
             | ParamType::TextList
             | ParamType::TextPairs

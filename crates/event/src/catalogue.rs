@@ -123,9 +123,19 @@ const fn event(
     EventInfo { name, origin, category, fd, params }
 }
 
+/// A system call without parameters of its own: its arguments as they were passed. Falco knows none of them.
 const fn generic(name: &'static str) -> EventInfo {
-    EventInfo { name, origin: Origin::Generic, category: Category::Other, fd: FdUse::None, params: &[] }
+    EventInfo { name, origin: Origin::Generic, category: Category::Other, fd: FdUse::None, params: ARGUMENTS }
 }
+
+const ARGUMENTS: &[ParamInfo] = &[
+    hex("arg0", ParamType::Uint(64)),
+    hex("arg1", ParamType::Uint(64)),
+    hex("arg2", ParamType::Uint(64)),
+    hex("arg3", ParamType::Uint(64)),
+    hex("arg4", ParamType::Uint(64)),
+    hex("arg5", ParamType::Uint(64)),
+];
 
 const fn dec(name: &'static str, ty: ParamType) -> ParamInfo {
     ParamInfo { name, ty, radix: Radix::Decimal }

@@ -51,6 +51,8 @@ pub struct OpenFile<'a> {
     pub transport: Transport,
     /// Both ends of an internet socket that has any.
     pub connection: Option<Connection>,
+    /// Whether the kernel knows another end of the socket.
+    pub connected: bool,
     /// Device of the inode in the form of /proc and `stat`; `None` for what has no inode that matters.
     pub dev: Option<u32>,
     /// Inode number.
@@ -69,6 +71,7 @@ impl<'a> OpenFile<'a> {
             raw_name: None,
             transport: Transport::None,
             connection: None,
+            connected: false,
             dev: None,
             ino: None,
             upper_layer: false,
@@ -110,6 +113,11 @@ enum Call {
     Open,
     Socket,
     Connect,
+    Accept,
+    /// `bind`, `listen`: a socket that others connect to.
+    Serve,
+    /// A send or receive, which may name the other end of a datagram.
+    Datagram,
     Other,
 }
 
@@ -119,6 +127,9 @@ impl<'a> Event<'a> {
             "open" | "openat" | "openat2" | "creat" => Call::Open,
             "socket" => Call::Socket,
             "connect" => Call::Connect,
+            "accept" | "accept4" => Call::Accept,
+            "bind" | "listen" => Call::Serve,
+            "sendto" | "sendmsg" | "sendmmsg" | "recvfrom" | "recvmsg" | "recvmmsg" => Call::Datagram,
             _ => Call::Other,
         }
     }
@@ -126,9 +137,11 @@ impl<'a> Event<'a> {
     /// Whether this event gave the descriptor its name.
     pub fn names_descriptor(&self) -> bool {
         match self.call() {
-            Call::Open => !self.failed(),
+            Call::Open | Call::Accept => !self.failed(),
             Call::Connect => self.connects(),
-            Call::Socket | Call::Other => false,
+            Call::Datagram => !self.failed() && self.state.other_end_changed(),
+            Call::Other => !self.failed() && matches!(self.info().name, "open_by_handle_at" | "memfd_create"),
+            Call::Socket | Call::Serve => false,
         }
     }
 
@@ -148,7 +161,7 @@ impl<'a> Event<'a> {
             Call::Open => (!self.failed()).then(|| self.opened_file()),
             Call::Socket => (!self.failed()).then(|| self.created_socket()),
             Call::Connect => self.record.fd().map(|facts| self.described(&facts)),
-            Call::Other => match self.record.fd() {
+            Call::Accept | Call::Serve | Call::Datagram | Call::Other => match self.record.fd() {
                 Some(facts) => Some(self.renamed(self.described(&facts))),
                 None => self.given_directory(),
             },
@@ -172,7 +185,7 @@ impl<'a> Event<'a> {
         Some(match (descriptor.open, self.call()) {
             (Some(open), _) => open.name,
             (None, Call::Open) => self.opened_path(),
-            (None, Call::Socket | Call::Connect | Call::Other) => b"",
+            (None, Call::Socket | Call::Connect | Call::Accept | Call::Serve | Call::Datagram | Call::Other) => b"",
         })
     }
 
@@ -193,6 +206,11 @@ impl<'a> Event<'a> {
     /// The path of an open, joined and normalised.
     fn opened_path(&self) -> &'a [u8] {
         self.path_param().and_then(|index| self.full_path(index)).unwrap_or_default()
+    }
+
+    /// The kernel's own path of the file that the event is about.
+    pub(crate) fn kernel_path(&self) -> Option<&'a [u8]> {
+        Some(path::spell(self.record.block(tag::REALPATH)?, self.arena()))
     }
 
     /// The directory that the path in a parameter starts from.
@@ -306,14 +324,28 @@ impl<'a> Event<'a> {
         let name = match connection {
             Some(connection) => connection.name(self.arena()),
             None if connects && self.connects() => self.unix_path().unwrap_or_default(),
-            None => b"",
+            None if connects => b"",
+            None => self.unix_name(),
         };
         let transport = if matches!(facts.family, AF_INET | AF_INET6) {
             Transport::of(facts.sock_type, facts.protocol)
         } else {
             Transport::None
         };
-        OpenFile { transport, connection, ..OpenFile::new(kind, name) }
+        let connected =
+            Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).is_some_and(|end| end.is_set());
+        OpenFile { transport, connection, connected, ..OpenFile::new(kind, name) }
+    }
+
+    /// Path of a Unix socket: as the kernel knows it, else the one that a datagram went to.
+    fn unix_name(&self) -> &'a [u8] {
+        let known = self.record.block(tag::SOCKET_PATH).and_then(|block| block.text()).filter(|path| !path.is_empty());
+        known.or_else(|| self.given_address()?.unix()).unwrap_or_default()
+    }
+
+    /// The other end that a send or receive names.
+    fn given_address(&self) -> Option<SocketAddress<'a>> {
+        SocketAddress::parse(self.record.block(tag::ADDRESS)?.bytes)
     }
 
     /// Both ends of an internet socket. The kernel's socket does not say who began: for a connect it is us; else the
@@ -323,11 +355,13 @@ impl<'a> Event<'a> {
         let remote = Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).filter(Endpoint::is_set);
         // A connect that is under way, or one of a datagram socket in an old kernel: the call says where to.
         let remote = remote.or_else(|| if self.connects() { self.connect_address() } else { None });
+        let remote = remote.or_else(|| self.given_address()?.endpoint());
         if remote.is_none() && !local.is_set() {
             return None;
         }
         let is_server = match (self.call(), remote) {
             (Call::Connect, _) => false,
+            (Call::Accept | Call::Serve, _) => true,
             (_, Some(remote)) => local.port < remote.port,
             (_, None) => true,
         };
@@ -341,10 +375,7 @@ impl<'a> Event<'a> {
     }
 
     fn unix_path(&self) -> Option<&'a [u8]> {
-        match SocketAddress::parse(self.record.param(self.param_named("addr")?)?.bytes)? {
-            SocketAddress::Unix(path) => Some(path),
-            SocketAddress::Internet(_) | SocketAddress::Other(_) => None,
-        }
+        SocketAddress::parse(self.record.param(self.param_named("addr")?)?.bytes)?.unix()
     }
 
     /// Index of a parameter of the event's row.
@@ -356,7 +387,7 @@ impl<'a> Event<'a> {
     pub fn open_flags(&self) -> u64 {
         let int = |name| self.param_named(name).and_then(|index| self.record.param(index)?.int());
         match self.info().name {
-            "open" | "openat" | "openat2" => int("flags").map_or(0, crate::flags::open_flags),
+            "open" | "openat" | "openat2" | "open_by_handle_at" => int("flags").map_or(0, crate::flags::open_flags),
             "creat" => {
                 int("creat_flags").map_or(0, |raw| crate::flags::open_flags(raw) & !open::RDONLY)
                     | open::WRONLY
@@ -368,6 +399,6 @@ impl<'a> Event<'a> {
 
     /// Whether only the kernel's record of a process exists: a record of kind exec or a system call.
     pub(crate) fn is_syscall(&self) -> bool {
-        matches!(self.record.kind, Kind::Exec | Kind::Syscall(_))
+        matches!(self.record.kind, Kind::Exec | Kind::Syscall(_) | Kind::Generic(_))
     }
 }

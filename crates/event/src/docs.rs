@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use abi::syscalls::{NONE, SYSCALLS};
+use abi::syscalls::{GENERIC, NONE, SYSCALLS};
 
 use crate::{
     catalogue::{EventInfo, EventType, FdUse, Origin},
@@ -53,8 +53,8 @@ Where values differ from Falco's:
 
 * `fd.lip`, `fd.rip`, `fd.lport`, `fd.rport`: the local end is the one that the kernel calls local, also in containers.
   Falco compares with the addresses of the host's interfaces.
-* `fd.name_changed`: true for the events that give a descriptor its name (an open, a connect); names are not compared
-  from event to event.
+* `fd.name_changed`: true for the events that give a descriptor its name (an open, a connect, an accept), and for a
+  datagram from or to somebody else than the one before; other names are not compared from event to event.
 * `fd.sip` and its kin, on events other than `connect`: the end with the lower port is taken for the server.
 * `fd.nameraw` of a descriptor that the event did not open has no value.
 * `proc.cwd`: the working directory at the event when rules ask for it; Falco follows `chdir`.
@@ -88,17 +88,16 @@ pub fn events_md() -> String {
     if let Some(exit) = EventType::by_name("procexit").map(EventType::info) {
         let _ = writeln!(out, "| `procexit` | A process ended. | | | | {} |", parameters(exit));
     }
-    let collected = |ty: &EventType| ty.name() == "procexit" || SYSCALLS.iter().any(|row| row.name == ty.name());
-    for (title, origins) in [
-        ("Known to the language, not collected", [Origin::Syscall, Origin::Tracepoint]),
-        ("Known by name only", [Origin::Generic, Origin::Meta]),
-    ] {
-        let names: Vec<_> = EventType::all()
-            .filter(|ty| !collected(ty) && origins.contains(&ty.info().origin))
-            .map(|ty| format!("`{}`", ty.name()))
-            .collect();
+    let has_row = |ty: &EventType| ty.name() == "procexit" || SYSCALLS.iter().any(|row| row.name == ty.name());
+    let by_arguments = |ty: &EventType| GENERIC.iter().any(|call| call.name == ty.name());
+    let mut list = |title: &str, wanted: &dyn Fn(&EventType) -> bool| {
+        let names: Vec<_> = EventType::all().filter(wanted).map(|ty| format!("`{}`", ty.name())).collect();
         let _ = write!(out, "\n## {title}\n\n{}.\n", names.join(", "));
-    }
+    };
+    list("Collected with result and arguments", &by_arguments);
+    list("Known to the language, not collected", &|ty| {
+        !has_row(ty) && !by_arguments(ty) && ty.info().origin != Origin::Plugin
+    });
     out
 }
 
@@ -109,7 +108,16 @@ The names that `evt.type` knows are Falco's. These are collected:
 
 * A successful `execveat` is reported as `execve`, as Falco does; both are reported by their own name when they fail.
 * `procexit` comes once for each process, when its last thread ends.
-* A new process is no event of its own: the exec that follows is. Rules on `clone` or `fork` never match.
+* `clone`, `clone3`, `fork` and `vfork` come twice: as the parent's event, whose result is the child, and as the child's,
+  whose result is 0.
+* A call that has no row below is an event as well, with its result and its arguments `arg0` to `arg5`; they are listed
+  at the end. Nothing is collected that no rule names.
+* A rule for every event type is given all calls with a row but those that read and write, as in Falco.
+* Of what is read, written, sent and received an event has the first 80 bytes (`--snaplen`).
+* `sendmmsg` and `recvmmsg` are one event each, with the data of the first message; Falco makes one for each message.
+* What is not collected is empty: `vm_rss`, `vm_swap`, `cgroups`; the descriptors of `poll`; signal masks.
+* 32-bit programs are seen: by their own numbers, in all forms of a call, and through `socketcall`, whose `send` and
+  `recv` are reported as `sendto` and `recvfrom`.
 
 ";
 

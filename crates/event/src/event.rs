@@ -114,7 +114,7 @@ impl<'a> Event<'a> {
     /// Result of the call; `None` for events that have none.
     pub fn result(&self) -> Option<i64> {
         match self.record.kind {
-            Kind::Exec | Kind::Syscall(_) => Some(self.record.header.ret),
+            Kind::Exec | Kind::Syscall(_) | Kind::Generic(_) => Some(self.record.header.ret),
             Kind::Exit | Kind::Fork => None,
         }
     }

@@ -148,6 +148,110 @@ pub fn ptrace_request(raw: u64) -> u64 {
     }
 }
 
+/// Command of fcntl (include/uapi/asm-generic/fcntl.h, include/uapi/linux/fcntl.h).
+fn fcntl_command(raw: u64) -> u64 {
+    match raw {
+        0..=4 => raw + 1, // DUPFD, GETFD, SETFD, GETFL, SETFL
+        5 => 6,           // GETLK
+        6 => 8,           // SETLK
+        7 => 9,           // SETLKW
+        8 => 10,          // SETOWN
+        9 => 12,          // GETOWN
+        10 => 13,         // SETSIG
+        11 => 15,         // GETSIG
+        15 => 21,         // SETOWN_EX
+        16 => 22,         // GETOWN_EX
+        36..=38 => raw - 6,
+        1024 => 23, // SETLEASE
+        1025 => 24, // GETLEASE
+        1029 => 25, // CANCELLK
+        1030 => 26, // DUPFD_CLOEXEC
+        1026 => 27, // NOTIFY
+        1031 => 28, // SETPIPE_SZ
+        1032 => 29, // GETPIPE_SZ
+        _ => 0,
+    }
+}
+
+/// `flags` of mmap (include/uapi/asm-generic/mman.h).
+const MMAP_BITS: &Bits = &[
+    (0x01, 1 << 0),     // SHARED
+    (0x02, 1 << 1),     // PRIVATE
+    (0x10, 1 << 2),     // FIXED
+    (0x20, 1 << 3),     // ANONYMOUS
+    (0x40, 1 << 4),     // 32BIT
+    (0x4000, 1 << 6),   // NORESERVE
+    (0x8000, 1 << 7),   // POPULATE
+    (0x1_0000, 1 << 8), // NONBLOCK
+    (0x100, 1 << 9),    // GROWSDOWN
+    (0x800, 1 << 10),   // DENYWRITE
+    (0x1000, 1 << 11),  // EXECUTABLE
+    (0x2000, 1 << 14),  // LOCKED
+];
+
+/// `prot` of mmap and mprotect.
+const PROT_BITS: &Bits = &[(1, 1), (2, 2), (4, 4), (8, 8), (0x0100_0000, 1 << 4), (0x0200_0000, 1 << 5)];
+
+/// Command of semctl (include/uapi/linux/sem.h, ipc.h).
+fn semctl_command(raw: u64) -> u64 {
+    // GETPID, GETVAL, GETALL, GETNCNT, GETZCNT, SETVAL, SETALL, SEM_STAT, SEM_INFO
+    const FROM_11: [u64; 9] = [256, 512, 64, 128, 1024, 4096, 2048, 32, 16];
+    match raw & !0x100 {
+        0 => 4, // IPC_RMID
+        1 => 2, // IPC_SET
+        2 => 1, // IPC_STAT
+        3 => 8, // IPC_INFO
+        raw => raw.checked_sub(11).and_then(|at| FROM_11.get(usize::try_from(at).ok()?)).copied().unwrap_or(0),
+    }
+}
+
+/// Level of a socket option.
+fn socket_level(raw: u64) -> u64 {
+    match raw {
+        1 => 1, // SOL_SOCKET
+        6 => 2, // SOL_TCP
+        _ => 0,
+    }
+}
+
+/// Name of a signal (include/uapi/asm-generic/signal.h).
+pub(crate) fn signal_name(number: u64) -> Option<&'static str> {
+    const NAMES: [&str; 31] = [
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
+        "SIGSYS",
+    ];
+    NAMES.get(usize::try_from(number.checked_sub(1)?).ok()?).copied()
+}
+
 /// `flags` of clone (include/uapi/linux/sched.h).
 pub fn clone_flags(raw: u64) -> u64 {
     const BITS: &Bits = &[
@@ -186,16 +290,33 @@ pub(crate) fn from_raw(set: FlagSet, raw: u64) -> u64 {
         FlagSet::CloneFlags => clone_flags(raw),
         FlagSet::ChmodMode => raw & 0o7777,
         FlagSet::FileFlags => descriptor_flags(raw),
-        // These have the kernel's numbers, or no collected event uses them yet.
+        FlagSet::FcntlCommands => fcntl_command(raw),
+        FlagSet::MmapFlags => translate(raw, MMAP_BITS),
+        FlagSet::ProtFlags => translate(raw, PROT_BITS),
+        FlagSet::SemctlCommands => semctl_command(raw),
+        FlagSet::SemgetFlags => raw & 0o777 | translate(raw, &[(0o1000, 1 << 13), (0o2000, 1 << 14)]),
+        FlagSet::SemopFlags => translate(raw, &[(0o4000, 1), (0x1000, 2)]),
+        FlagSet::SockoptLevels => socket_level(raw),
+        FlagSet::SockoptOptions => match raw {
+            55 => 52, // SO_MEMINFO
+            57 => 53, // SO_COOKIE
+            59 => 51, // SO_PEERGROUPS
+            raw => raw,
+        },
+        FlagSet::EpollCreate1Flags => translate(raw, &[(0o2_000_000, 1)]),
+        FlagSet::PidfdOpenFlags => translate(raw, &[(0o4000, 1)]),
+        FlagSet::DeleteModuleFlags => translate(raw, &[(0o1000, 1), (0o4000, 2)]),
+        FlagSet::FchownatFlags => translate(raw, &[(0x100, 0x400), (0x1000, 0x1000)]),
+        FlagSet::CloseRangeFlags => translate(raw, &[(2, 1), (4, 2)]),
+        // Falco's third is no flag of the kernel's.
+        FlagSet::IoUringSetupFlags => {
+            translate(raw, &[(1, 1), (2, 2), (4, 1 << 3), (8, 1 << 4), (16, 1 << 5), (32, 1 << 6), (64, 1 << 7)])
+        }
+        // These have the kernel's numbers, or no collected event uses them.
         FlagSet::AccessFlags
         | FlagSet::AnonInodeFdTypes
         | FlagSet::BpfCommands
-        | FlagSet::CloseRangeFlags
-        | FlagSet::DeleteModuleFlags
-        | FlagSet::EpollCreate1Flags
         | FlagSet::ExecveFlags
-        | FlagSet::FchownatFlags
-        | FlagSet::FcntlCommands
         | FlagSet::FinitModuleFlags
         | FlagSet::FlockFlags
         | FlagSet::FsconfigCmds
@@ -203,7 +324,6 @@ pub(crate) fn from_raw(set: FlagSet, raw: u64) -> u64 {
         | FlagSet::IoUringEnterFlags
         | FlagSet::IoUringRegisterOpcodes
         | FlagSet::IoUringSetupFeats
-        | FlagSet::IoUringSetupFlags
         | FlagSet::KeyctlOperations
         | FlagSet::LinkatFlags
         | FlagSet::LseekWhence
@@ -211,26 +331,18 @@ pub(crate) fn from_raw(set: FlagSet, raw: u64) -> u64 {
         | FlagSet::MknodMode
         | FlagSet::Mlock2Flags
         | FlagSet::MlockallFlags
-        | FlagSet::MmapFlags
         | FlagSet::MountFlags
         | FlagSet::NewfstatatFlags
         | FlagSet::PfFlags
-        | FlagSet::PidfdOpenFlags
         | FlagSet::PrctlOptions
-        | FlagSet::ProtFlags
         | FlagSet::QuotactlCmds
         | FlagSet::QuotactlDqiFlags
         | FlagSet::QuotactlQuotaFmts
         | FlagSet::QuotactlTypes
         | FlagSet::Renameat2Flags
         | FlagSet::RlimitResources
-        | FlagSet::SemctlCommands
-        | FlagSet::SemgetFlags
-        | FlagSet::SemopFlags
         | FlagSet::ShutdownHow
         | FlagSet::SocketFamilies
-        | FlagSet::SockoptLevels
-        | FlagSet::SockoptOptions
         | FlagSet::SpliceFlags
         | FlagSet::UmountFlags
         | FlagSet::UnlinkatFlags => raw,
@@ -240,7 +352,11 @@ pub(crate) fn from_raw(set: FlagSet, raw: u64) -> u64 {
 /// Falco's number for what the kernel says in a parameter of an event.
 pub(crate) fn falcos_number(event: &str, ty: ParamType, raw: u64) -> u64 {
     match ty {
-        ParamType::Flags(FlagSet::FileFlags) if matches!(event, "open" | "openat" | "openat2") => open_flags(raw),
+        ParamType::Flags(FlagSet::FileFlags)
+            if matches!(event, "open" | "openat" | "openat2" | "open_by_handle_at") =>
+        {
+            open_flags(raw)
+        }
         ParamType::Flags(set) | ParamType::Enum(set) | ParamType::Mode(set) => from_raw(set, raw),
         _ => raw,
     }

@@ -1,6 +1,9 @@
 //! Kinds of records: numbers of the version that recorded → numbers of the version that reads.
 
-use abi::{record::kind, syscalls::SYSCALLS};
+use abi::{
+    record::kind,
+    syscalls::{GENERIC, SYSCALLS},
+};
 use serde::{Deserialize, Serialize};
 
 /// The kinds that a version knows beyond exec, fork and exit: number, name, parameters in the order of their blocks.
@@ -14,7 +17,11 @@ impl Kinds {
             let params = row.params.iter().map(|param| (*param).to_owned()).collect();
             Some((kind::FIRST_SYSCALL.checked_add(u16::try_from(index).ok()?)?, row.name.to_owned(), params))
         };
-        Self(SYSCALLS.iter().enumerate().filter_map(row).collect())
+        let call = |(index, call): (usize, &abi::syscalls::Generic)| {
+            Some((kind::FIRST_GENERIC.checked_add(u16::try_from(index).ok()?)?, call.name.to_owned(), Vec::new()))
+        };
+        let rows = SYSCALLS.iter().enumerate().filter_map(row);
+        Self(rows.chain(GENERIC.iter().enumerate().filter_map(call)).collect())
     }
 
     /// What each of these numbers is called here: the index is the number.

@@ -133,7 +133,11 @@ impl Agent {
 
         let options = Options { hostname: args.node_name.as_str().into(), ..Options::default() };
         let setup = Setup {
-            ring_bytes: args.ring_mib << 20,
+            driver: crate::driver::Options {
+                ring_bytes: args.ring_mib << 20,
+                data_bytes: args.snaplen,
+                ..crate::driver::Options::default()
+            },
             options: options.clone(),
             publish: Box::new(Deliver { queue: Arc::clone(&queue) }),
             tap: None,

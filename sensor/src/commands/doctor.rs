@@ -59,12 +59,8 @@ fn runtimes(args: &cli::Containers) -> Vec<String> {
 
 /// Loads and attaches everything once, for a moment.
 fn try_all(host: &Host) -> Result<usize, driver::DriverError> {
-    let options = driver::Options { ring_bytes: 1 << 16, state_ring_bytes: 1 << 16 };
+    let options = driver::Options { ring_bytes: 1 << 16, state_ring_bytes: 1 << 16, ..driver::Options::default() };
     let (mut driver, _consumer) = Driver::load(host, driver::object(), options)?;
-    let mut rows = Rows::NONE;
-    for row in 0..abi::syscalls::SYSCALLS.len() {
-        rows.insert(row);
-    }
-    driver.trace(rows)?;
-    Ok(abi::syscalls::SYSCALLS.len())
+    driver.trace(Rows::all_programs())?;
+    Ok(driver::names().count())
 }

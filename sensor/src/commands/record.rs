@@ -120,7 +120,11 @@ fn run(
     };
     let (recorder, tap) = Recorder::start(Writer::new(BufWriter::new(file), &head)?)?;
     let setup = Setup {
-        ring_bytes: args.ring_mib << 20,
+        driver: crate::driver::Options {
+            ring_bytes: args.ring_mib << 20,
+            data_bytes: args.snaplen,
+            ..crate::driver::Options::default()
+        },
         options,
         publish: Box::new(Nowhere),
         tap: Some(Box::new(tap)),

@@ -146,7 +146,11 @@ impl Standalone {
         let sinks = Sinks::start(configs)?;
         let publish = Box::new(sinks.fanout());
         let setup = Setup {
-            ring_bytes: args.ring_mib << 20,
+            driver: crate::driver::Options {
+                ring_bytes: args.ring_mib << 20,
+                data_bytes: args.snaplen,
+                ..crate::driver::Options::default()
+            },
             options: options.clone(),
             publish,
             tap: None,

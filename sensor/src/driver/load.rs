@@ -1,7 +1,7 @@
 //! Loading, attaching, and choosing what is traced.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     os::fd::{AsFd, AsRawFd},
     sync::Arc,
@@ -11,12 +11,11 @@ use abi::{
     control::{MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, setting, slot},
     loss::{COUNTERS, KernelCounter},
     offsets::MISSING,
-    record::kind,
-    syscalls::{NONE, SYSCALLS, Syscall},
+    record::{DATA_DEFAULT, DATA_MAX, kind},
 };
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, ProgramFd, tp_btf::BtfTracePointLinkId},
 };
 
@@ -26,6 +25,7 @@ use super::{
     host::{CgroupSource, Host},
     levels::{Levels, RingLevel},
     ring::Ring,
+    rows::{Program, Rows, Slots, kinds},
 };
 
 /// Why the programs are not running.
@@ -86,63 +86,14 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Size of each CPU's ring for exec, fork and exit.
     pub state_ring_bytes: u32,
+    /// Most bytes of what is read, written, sent and received in a record; at most [`DATA_MAX`].
+    pub data_bytes: u16,
 }
 
 impl Default for Options {
     /// What Falco has as one ring of 8 MiB for two CPUs; the filter leaves less to carry.
     fn default() -> Self {
-        Self { ring_bytes: 4 << 20, state_ring_bytes: 1 << 20 }
-    }
-}
-
-/// A set of rows of the system call table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rows([u64; SYSCALLS.len().div_ceil(64)]);
-
-impl Rows {
-    /// No row.
-    pub const NONE: Self = Self([0; SYSCALLS.len().div_ceil(64)]);
-
-    /// Adds a row.
-    pub fn insert(&mut self, row: usize) {
-        self.0[row / 64] |= 1 << (row % 64);
-    }
-
-    /// Whether a row is in the set.
-    pub fn contains(&self, row: usize) -> bool {
-        self.0[row / 64] & 1 << (row % 64) != 0
-    }
-
-    /// Rows in either set.
-    #[must_use]
-    pub fn union(self, other: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
-    }
-
-    /// The rows and their place in the table.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &'static Syscall)> + '_ {
-        SYSCALLS.iter().enumerate().filter(|(row, _)| self.contains(*row))
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-}
-
-/// The native number of a row on this machine.
-fn number(row: &Syscall) -> Option<u32> {
-    let number = if cfg!(target_arch = "aarch64") { row.aarch64 } else { row.x86_64 };
-    (number != NONE).then_some(number as u32)
-}
-
-/// Numbers of the x32 interface that are not the native ones (arch/x86/entry/syscalls/syscall_64.tbl).
-fn x32_number(row: &Syscall) -> Option<u32> {
-    match row.name {
-        "execve" => Some(520),
-        "ptrace" => Some(521),
-        "execveat" => Some(545),
-        _ => None,
+        Self { ring_bytes: 4 << 20, state_ring_bytes: 1 << 20, data_bytes: DATA_DEFAULT }
     }
 }
 
@@ -204,6 +155,7 @@ pub struct Driver {
     btf: Option<Btf>,
     syscalls: ProgramArray<MapData>,
     compat: Option<ProgramArray<MapData>>,
+    generic_kinds: Array<MapData, u32>,
     _exec_helpers: ProgramArray<MapData>,
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     _rings: ArrayOfMaps<MapData, RingBuf<MapData>>,
@@ -211,7 +163,7 @@ pub struct Driver {
     programs: HashMap<String, ProgramFd>,
     links: Vec<(&'static str, BtfTracePointLinkId)>,
     filters: FilterMaps,
-    rows: Rows,
+    slots: Slots,
     dispatching: bool,
     memory: u64,
     levels: Arc<Levels>,
@@ -229,6 +181,7 @@ impl Driver {
             CgroupSource::Unified => MISSING,
             CgroupSource::Controller { index, .. } => index,
         };
+        settings[setting::DATA] = u64::from(options.data_bytes.min(DATA_MAX));
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &host.offsets.values, true)
             .override_global("SETTINGS", &settings, true)
@@ -246,6 +199,7 @@ impl Driver {
         let mut driver = Self {
             syscalls: take(&mut ebpf, "SYSCALLS")?,
             compat: host.compat().then(|| take(&mut ebpf, "COMPAT_SYSCALLS")).transpose()?,
+            generic_kinds: take(&mut ebpf, "GENERIC_KINDS")?,
             _exec_helpers: take(&mut ebpf, "EXEC_HELPERS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
             _rings: rings,
@@ -253,7 +207,7 @@ impl Driver {
             programs: HashMap::new(),
             links: Vec::new(),
             filters: FilterMaps::new(take(&mut ebpf, "FILTERS")?, take(&mut ebpf, "PATH_PREFIXES")?),
-            rows: Rows::NONE,
+            slots: Slots::default(),
             dispatching: false,
             btf: None,
             ebpf,
@@ -268,14 +222,26 @@ impl Driver {
         Ok((driver, consumer))
     }
 
-    /// Traces exactly these rows from now on. Slots are filled before others are emptied; a row that stays is never
+    /// Traces exactly these calls from now on. Slots are filled before others are emptied; a call that stays is never
     /// interrupted.
     pub fn trace(&mut self, rows: Rows) -> Result<(), DriverError> {
-        for (row, syscall) in rows.iter() {
-            if !self.rows.contains(row) {
-                let program = self.program(&format!("sys_{}", syscall.name), "sys_exit")?;
-                self.fill(syscall, &program)?;
-                self.rows.insert(row);
+        let wanted = Slots::of(rows, self.compat.is_some());
+        for (number, kind) in &wanted.kinds {
+            self.generic_kinds.set(*number, kind, 0).map_err(map_error("GENERIC_KINDS"))?;
+            self.slots.kinds.insert(*number, *kind);
+        }
+        for (number, program) in &wanted.compat {
+            if self.slots.compat.get(number) != Some(program) {
+                let fd = self.program(&program.name(), "sys_exit")?;
+                if let Some(array) = &mut self.compat {
+                    array.set(*number, &fd, 0).map_err(map_error("COMPAT_SYSCALLS"))?;
+                }
+                self.slots.compat.insert(*number, *program);
+            }
+        }
+        for (number, program) in &wanted.native {
+            if self.slots.native.get(number) != Some(program) {
+                self.fill(*number, *program)?;
             }
         }
         if !rows.is_empty() && !self.dispatching {
@@ -286,10 +252,33 @@ impl Driver {
             self.attach("sys_exit", "sys_exit")?;
             self.dispatching = true;
         }
-        let stale: Vec<_> = self.rows.iter().filter(|(row, _)| !rows.contains(*row)).collect();
-        if !stale.is_empty() {
-            self.empty(&stale, rows)?;
-            self.rows = rows;
+        self.empty(&wanted)
+    }
+
+    fn fill(&mut self, number: u32, program: Program) -> Result<(), DriverError> {
+        let fd = self.program(&program.name(), "sys_exit")?;
+        self.syscalls.set(number, &fd, 0).map_err(map_error("SYSCALLS"))?;
+        self.slots.native.insert(number, program);
+        Ok(())
+    }
+
+    /// Empties the slots that are no longer wanted.
+    fn empty(&mut self, wanted: &Slots) -> Result<(), DriverError> {
+        let stale = |have: &mut BTreeMap<u32, Program>, keep: &BTreeMap<u32, Program>| -> Vec<u32> {
+            have.extract_if(.., |number, _| !keep.contains_key(number)).map(|(number, _)| number).collect()
+        };
+        for number in stale(&mut self.slots.native, &wanted.native) {
+            self.syscalls.clear_index(&number).or_else(ignore_empty).map_err(map_error("SYSCALLS"))?;
+        }
+        for number in stale(&mut self.slots.compat, &wanted.compat) {
+            if let Some(array) = &mut self.compat {
+                array.clear_index(&number).or_else(ignore_empty).map_err(map_error("COMPAT_SYSCALLS"))?;
+            }
+        }
+        let kinds: Vec<u32> = self.slots.kinds.keys().filter(|n| !wanted.kinds.contains_key(n)).copied().collect();
+        for number in kinds {
+            self.generic_kinds.set(number, 0, 0).map_err(map_error("GENERIC_KINDS"))?;
+            self.slots.kinds.remove(&number);
         }
         Ok(())
     }
@@ -345,9 +334,8 @@ impl Driver {
     /// All counters.
     pub fn counts(&self) -> Result<Counts, DriverError> {
         const FIXED: [(&str, u16); 3] = [("exec", kind::EXEC), ("fork", kind::FORK), ("exit", kind::EXIT)];
-        let rows = SYSCALLS.iter().enumerate().map(|(i, row)| (row.name, kind::FIRST_SYSCALL + i as u16));
         let (mut counts, mut losses) = (Vec::new(), Vec::new());
-        for (name, kind) in FIXED.into_iter().chain(rows) {
+        for (name, kind) in FIXED.into_iter().chain(kinds()) {
             let values = self.counters.get(&u32::from(kind), 0).map_err(map_error("COUNTERS"))?;
             let mut sum = KernelCounts::default();
             for (cpu, values) in values.iter().enumerate() {
@@ -366,52 +354,6 @@ impl Driver {
             .filter_map(|name| recursion_misses(self.programs.get(*name)?))
             .sum();
         Ok(Counts { events: counts, losses, recursion_misses: missed })
-    }
-
-    fn fill(&mut self, syscall: &Syscall, program: &ProgramFd) -> Result<(), DriverError> {
-        for number in number(syscall).into_iter().chain(x32_number(syscall)) {
-            self.syscalls.set(number, program, 0).map_err(map_error("SYSCALLS"))?;
-        }
-        if syscall.i386 == NONE || self.compat.is_none() {
-            return Ok(());
-        }
-        let compat = syscall.i386 as u32;
-        if let Some(array) = &mut self.compat {
-            array.set(compat, program, 0).map_err(map_error("COMPAT_SYSCALLS"))?;
-        }
-        if !SYSCALLS.iter().enumerate().any(|(row, s)| number(s) == Some(compat) && self.rows.contains(row)) {
-            let gate = self.program("compat_gate", "sys_exit")?;
-            // A native row that is traced later overwrites the gate, and does its work as well.
-            if number(syscall) != Some(compat) {
-                self.syscalls.set(compat, &gate, 0).map_err(map_error("SYSCALLS"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Empties the slots of rows that are no longer traced, and rebuilds the gates that the others need.
-    fn empty(&mut self, stale: &[(usize, &'static Syscall)], keep: Rows) -> Result<(), DriverError> {
-        let gated: Vec<u32> =
-            keep.iter().filter(|(_, s)| s.i386 != NONE && self.compat.is_some()).map(|(_, s)| s.i386 as u32).collect();
-        let native: Vec<u32> = keep.iter().filter_map(|(_, s)| number(s)).collect();
-        let gate = if gated.is_empty() { None } else { Some(self.program("compat_gate", "sys_exit")?) };
-        for (_, syscall) in stale {
-            let compat = (syscall.i386 != NONE && self.compat.is_some()).then_some(syscall.i386 as u32);
-            if let (Some(number), Some(array)) = (compat, &mut self.compat) {
-                array.clear_index(&number).map_err(map_error("COMPAT_SYSCALLS"))?;
-            }
-            for number in number(syscall).into_iter().chain(x32_number(syscall)).chain(compat) {
-                if native.contains(&number) {
-                    continue;
-                }
-                match &gate {
-                    Some(gate) if gated.contains(&number) => self.syscalls.set(number, gate, 0),
-                    _ => self.syscalls.clear_index(&number).or_else(ignore_empty),
-                }
-                .map_err(map_error("SYSCALLS"))?;
-            }
-        }
-        Ok(())
     }
 
     /// Loads a program once.

@@ -10,13 +10,15 @@ mod host;
 mod levels;
 mod load;
 mod ring;
+mod rows;
 
 pub use abi::loss::KernelCounter;
 pub use consumer::{Consumer, RIPE_NS, Waker, boot_time_ns};
 pub use filter::Filters;
 pub use host::{CgroupSource, Host};
 pub use levels::RingLevel;
-pub use load::{Counts, Driver, DriverError, Options, Rows};
+pub use load::{Counts, Driver, DriverError, Options};
+pub use rows::{Rows, names};
 
 /// The kernel programs, when this binary was built with them (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {

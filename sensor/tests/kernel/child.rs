@@ -14,10 +14,11 @@ use std::{
     path::Path,
     process::{Command, ExitCode, Stdio},
     ptr,
+    sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
 
-use abi::syscalls::{NONE, SYSCALLS, Syscall};
+use abi::syscalls::{GENERIC, NONE, SYSCALLS};
 
 use crate::{falco, harness::Helper, reload, rows, storm};
 
@@ -114,8 +115,7 @@ pub fn rename(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// An argument of a system call. The calls of the table read memory and never write it, except `ptrace`, whose requests
-/// that write are not made here.
+/// An argument of a system call. Calls write to a [`Room`] only.
 #[derive(Debug, Clone, Copy)]
 pub enum Arg<'a> {
     /// A number.
@@ -126,28 +126,73 @@ pub enum Arg<'a> {
     Bytes(&'a [u8]),
     /// An array of strings with a null pointer behind the last.
     Texts(&'a [&'a str]),
+    /// Memory that the call may write to.
+    Room(&'a Room),
     /// An address at which nothing can be read.
     Nowhere,
 }
 
-/// What a row's number is on this architecture; `None` when there is no such call.
-pub fn number(row: &Syscall) -> Option<i32> {
+/// Memory that a call may write to.
+#[derive(Debug)]
+pub struct Room(Box<[AtomicU8]>);
+
+impl Room {
+    /// Room with something at its beginning.
+    pub fn new(front: &[u8]) -> Self {
+        let mut bytes = [0; 4096];
+        bytes[..front.len()].copy_from_slice(front);
+        Self(bytes.into_iter().map(AtomicU8::new).collect())
+    }
+
+    /// What is there now.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.iter().map(|byte| byte.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The `i32` at an index.
+    pub fn int(&self, index: usize) -> i32 {
+        let bytes = self.bytes();
+        i32::from_ne_bytes(bytes[4 * index..4 * index + 4].try_into().expect("four bytes"))
+    }
+
+    /// Its address, for structs that point to it.
+    pub fn address(&self) -> i64 {
+        address(self.0.as_ptr())
+    }
+}
+
+/// Numbers of a call on x86-64, as a 32-bit call of x86, on aarch64; of a row or of a call without one.
+fn numbers(name: &str) -> [i32; 3] {
+    let row = SYSCALLS.iter().find(|row| row.name == name).map(|row| [row.x86_64, row.i386, row.aarch64]);
+    let call = || GENERIC.iter().find(|call| call.name == name).map(|call| [call.x86_64, call.i386, call.aarch64]);
+    row.or_else(call).expect("a system call of the table")
+}
+
+/// What a call's number is on this architecture; `None` when there is no such call.
+pub fn number(name: &str) -> Option<i32> {
+    let [x86_64, _, aarch64] = numbers(name);
     let number = match env::consts::ARCH {
-        "x86_64" => row.x86_64,
-        "aarch64" => row.aarch64,
+        "x86_64" => x86_64,
+        "aarch64" => aarch64,
         _ => NONE,
     };
     (number != NONE).then_some(number)
 }
 
-/// The row of a name.
-pub fn row(name: &str) -> &'static Syscall {
-    SYSCALLS.iter().find(|row| row.name == name).expect("a row of the table")
+/// The number of a 32-bit call.
+pub fn number32(name: &str) -> i32 {
+    numbers(name)[1]
+}
+
+/// Names of the parameters of a call.
+pub fn params(name: &str) -> &'static [&'static str] {
+    const ARGUMENTS: &[&str] = &["arg0", "arg1", "arg2", "arg3", "arg4", "arg5"];
+    SYSCALLS.iter().find(|row| row.name == name).map_or(ARGUMENTS, |row| row.params)
 }
 
 /// Makes the system call of a row; the result as the kernel gave it, so that an error is its number below zero.
 pub fn call(name: &str, args: &[Arg<'_>]) -> i64 {
-    let number = number(row(name)).expect("a call of this architecture");
+    let number = number(name).expect("a call of this architecture");
     let mut strings = Vec::new();
     let mut arrays: Vec<Vec<*const libc::c_char>> = Vec::new();
     let mut values = [0i64; 6];
@@ -162,12 +207,13 @@ pub fn call(name: &str, args: &[Arg<'_>]) -> i64 {
                 arrays.push(array);
                 address(arrays.last().expect("just pushed").as_ptr())
             }
+            Arg::Room(room) => room.address(),
             Arg::Nowhere => 8,
         };
     }
     let [a, b, c, d, e, f] = values;
     // SAFETY: pointers among the arguments are to strings and arrays that live until after the call, or to the first page,
-    // where nothing is mapped; the calls of the table do not write to memory (see [`Arg`]).
+    // where nothing is mapped; calls write to a `Room` only, which lets itself be written to (see [`Arg`]).
     let result = unsafe { libc::syscall(number.into(), a, b, c, d, e, f) };
     if result == -1 { -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or_default()) } else { result }
 }
@@ -178,7 +224,7 @@ fn c_string(text: &str, kept: &mut Vec<CString>) -> *const libc::c_char {
     kept.last().expect("just pushed").as_ptr()
 }
 
-fn address<T>(pointer: *const T) -> i64 {
+pub fn address<T>(pointer: *const T) -> i64 {
     pointer.expose_provenance() as i64
 }
 
@@ -233,23 +279,79 @@ pub fn call32(_: i32, _: [u32; 3]) -> Option<i64> {
 }
 
 /// The row's 32-bit call with a string as its first argument, which lies where 32 bits can point.
-#[cfg(target_arch = "x86_64")]
 pub fn call32_with_text(name: &str, text: &str, second: u32, third: u32) -> i64 {
     let bytes = CString::new(text).expect("texts have no NUL").into_bytes_with_nul();
+    with_low_memory(|place| (bytes, number32(name), [place, second, third]))
+}
+
+/// A 32-bit call with memory where 32 bits can point: told its place, `plan` says what stands there, and number and
+/// arguments of the call.
+#[cfg(target_arch = "x86_64")]
+pub fn with_low_memory(plan: impl FnOnce(u32) -> (Vec<u8>, i32, [u32; 3])) -> i64 {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
     // SAFETY: a new mapping, which touches no other memory.
-    let page = unsafe { libc::mmap(ptr::null_mut(), bytes.len(), protection, flags, -1, 0) };
+    let page = unsafe { libc::mmap(ptr::null_mut(), 8192, protection, flags, -1, 0) };
     assert_ne!(page, libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
-    // SAFETY: the mapping is as long as the text, writable, and nobody else's.
+    let (bytes, number, args) = plan(u32::try_from(page.expose_provenance()).expect("MAP_32BIT is below 2 GiB"));
+    assert!(bytes.len() <= 8192);
+    // SAFETY: the mapping is as long as the bytes, writable, and nobody else's.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), page.cast(), bytes.len()) };
-    let address = u32::try_from(page.expose_provenance()).expect("MAP_32BIT is below 2 GiB");
-    call32(row(name).i386, [address, second, third]).expect("a gate for 32-bit calls")
+    call32(number, args).expect("a gate for 32-bit calls")
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub fn call32_with_text(_: &str, _: &str, _: u32, _: u32) -> i64 {
+pub fn with_low_memory(_: impl FnOnce(u32) -> (Vec<u8>, i32, [u32; 3])) -> i64 {
     unreachable!("the case needs a gate for 32-bit calls")
+}
+
+/// Makes a process by a call that needs no stack of its own, and waits for it; the child does nothing but end.
+pub fn born(name: &str, args: &[i64]) -> i64 {
+    let number = i64::from(number(name).expect("a call of this architecture"));
+    let mut values = [0i64; 5];
+    values[..args.len()].copy_from_slice(args);
+    let [a, b, c, d, e] = values;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the child runs on a copy of our memory, or, of vfork, on our memory while we wait; it makes one system call,
+    // which ends it, and touches nothing. There is one thread.
+    let child: i64 = unsafe {
+        let child: i64;
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov eax, 60",
+            "xor edi, edi",
+            "syscall",
+            "2:",
+            inlateout("rax") number => child,
+            inlateout("rdi") a => _, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
+            out("rcx") _, out("r11") _,
+        );
+        child
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let child: i64 = {
+        // SAFETY: the child runs on a copy of our memory and only ends.
+        let child = unsafe { libc::syscall(number, a, b, c, d, e) };
+        if child == 0 {
+            std::process::exit(0);
+        }
+        child
+    };
+    assert!(child > 0, "{name}: {child}");
+    let pid = i32::try_from(child).expect("pids are small");
+    let mut status = 0;
+    // SAFETY: `status` is ours, and the process is a child that nobody has waited for.
+    let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
+    assert_eq!((waited, status), (pid, 0), "a new process ended badly");
+    child
+}
+
+/// Name of the parent process.
+pub fn parent_name() -> String {
+    let parent = std::os::unix::process::parent_id();
+    fs::read_to_string(format!("/proc/{parent}/comm")).expect("our parent").trim_end().to_owned()
 }
 
 /// Starts a program with as little ado as there can be, waits for it, and returns its process id.

@@ -5,11 +5,15 @@
 //! notes with the alerts of a rule for this event and this process: the same number, the same order, the same fields.
 //! Values are as Falco renders them.
 
+mod buffers;
+mod calls;
 mod exec;
 mod files;
 mod links;
 mod network;
 mod opens;
+mod processes;
+mod sockets;
 
 use std::{
     fs,
@@ -23,8 +27,8 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::{
-    child,
-    harness::{self, Helper, LONG, Sensor},
+    child::{self, Arg},
+    harness::{self, Alert, Helper, LONG, Sensor},
     host,
     needs::{Need, trial},
 };
@@ -38,28 +42,80 @@ pub struct Case {
     /// What it needs.
     pub needs: &'static [Need],
     /// What the traced process does.
-    pub script: fn(&mut Script),
+    pub play: Play,
+}
+
+/// What the traced process does and expects.
+#[derive(Clone, Copy)]
+pub enum Play {
+    /// Anything.
+    Script(fn(&mut Script)),
+    /// One call.
+    Call {
+        /// Its arguments.
+        args: &'static [Arg<'static>],
+        /// Its result.
+        result: Want,
+        /// Fields as a JSON object; `$STAGE` is the working directory, `$RET` the result.
+        fields: &'static str,
+    },
+}
+
+/// A result.
+#[derive(Clone, Copy)]
+pub enum Want {
+    /// This one; errors are below zero.
+    Is(i64),
+    /// A new descriptor.
+    Descriptor,
+    /// Some error: which one depends on the kernel's configuration.
+    Error,
+    /// Whatever it is.
+    Any,
 }
 
 /// A case that needs nothing special.
 pub const fn case(row: &'static str, name: &'static str, script: fn(&mut Script)) -> Case {
-    Case { row, name, needs: &[Need::Tracing], script }
+    Case { row, name, needs: &[Need::Tracing], play: Play::Script(script) }
 }
+
+const MODULES: [(&str, &[Case]); 9] = [
+    ("opens", opens::CASES),
+    ("files", files::CASES),
+    ("links", links::CASES),
+    ("network", network::CASES),
+    ("sockets", sockets::CASES),
+    ("buffers", buffers::CASES),
+    ("exec", exec::CASES),
+    ("processes", processes::CASES),
+    ("single calls", calls::CASES),
+];
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    [opens::CASES, files::CASES, links::CASES, network::CASES, exec::CASES].into_iter().flatten()
+    MODULES.into_iter().flat_map(|(_, cases)| cases)
 }
 
-/// The trials: the cases that this architecture has calls for, and a look at whether any row lacks one.
+fn is_here(case: &Case) -> bool {
+    child::number(case.row).is_some() || case.needs.contains(&Need::Calls32)
+}
+
+/// The trials: the cases that this architecture has calls for, those of a module together under one sensor, and a look at
+/// whether any row lacks one.
 pub fn trials() -> Vec<Trial> {
     let complete = trial("rows: every system call of the table has a case", &[], || {
         let lacking: Vec<_> =
             SYSCALLS.iter().map(|row| row.name).filter(|row| !cases().any(|case| case.row == *row)).collect();
         assert!(lacking.is_empty(), "rows without a case in sensor/tests/kernel/rows: {lacking:?}");
     });
-    let here = cases().filter(|case| child::number(child::row(case.row)).is_some());
-    let cases = here.map(|case| trial(format!("{}: {}", case.row, case.name), case.needs, move || check(case)));
-    [complete].into_iter().chain(cases).collect()
+    let plain = |case: &&'static Case| case.needs == [Need::Tracing];
+    let together = MODULES.into_iter().map(move |(module, cases)| {
+        trial(format!("rows: {module}"), &[Need::Tracing], move || {
+            check(&cases.iter().filter(plain).filter(|case| is_here(case)).collect::<Vec<_>>());
+        })
+    });
+    let others = cases().filter(move |case| !plain(case) && is_here(case));
+    let others = others.map(|case| trial(format!("{}: {}", case.row, case.name), case.needs, move || check(&[case])));
+    [complete].into_iter().chain(together).chain(others).collect()
 }
 
 /// Fields besides the row's parameters.
@@ -75,6 +131,12 @@ const FIELDS: &[&str] = &[
     "fd.type",
     "fd.typechar",
     "fd.l4proto",
+    "fd.connected",
+    "fd.name_changed",
+    "fd.lport",
+    "fd.rport",
+    "evt.buffer",
+    "evt.buflen",
     "fd.cip",
     "fd.cport",
     "fd.sip",
@@ -98,36 +160,68 @@ const FIELDS: &[&str] = &[
 const EXEC_PARAMS: &[&str] =
     &["res", "exe", "args", "tid", "pid", "ptid", "comm", "pgid", "uid", "gid", "filename", "trusted_exepath"];
 
-fn check(case: &'static Case) {
+/// A case as it is played.
+struct Run {
+    case: &'static Case,
+    mark: String,
+    parent: u32,
+    notes: Value,
+}
+
+fn check(cases: &[&'static Case]) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mark = format!("gyr-{}-{number}", std::process::id());
-    let parent = format!("gyp-{}-{number}", std::process::id());
+    let first = COUNT.fetch_add(u32::try_from(cases.len()).expect("few"), Ordering::Relaxed);
+    let marks: Vec<_> =
+        (first..).take(cases.len()).map(|number| format!("gyr-{}-{number}", std::process::id())).collect();
+    let parent = format!("gyp-{}-{first}", std::process::id());
 
     let folder = harness::folder();
-    let stage = stage(folder.path());
-    let rules = harness::write(folder.path(), "row.yaml", &rule(case.row, &mark));
+    let text: String = cases.iter().zip(&marks).map(|(case, mark)| rule(case, mark)).collect();
+    let rules = harness::write(folder.path(), "row.yaml", &text);
     let sensor = Sensor::start(&[&rules], &[]);
-    let part = ["row", case.row, case.name, &mark];
-    let mut command = child::command_below(folder.path(), &parent, "traced", &part);
-    let process = Helper::start(command.current_dir(&stage).stdout(Stdio::piped()));
-    let parent_pid = process.pid();
-    let notes: Value = serde_json::from_str(&process.finish(LONG)).expect("notes of the traced process");
+    let runs: Vec<Run> = cases.iter().zip(&marks).map(|(case, mark)| run(case, mark, &parent, folder.path())).collect();
     sensor.fence();
-    let alerts: Vec<_> = sensor.all().into_iter().filter(|alert| alert.rule() == case.row).collect();
-    let notes = notes.as_array().expect("a list of notes");
-    assert_eq!(alerts.len(), notes.len(), "events of {}: {alerts:#?}\nexpected: {notes:#?}", case.row);
+    let alerts = sensor.all();
+    let wrong: Vec<String> = runs.iter().flat_map(|run| compare(run, &parent, &alerts)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    sensor.stop().is_clean();
+}
 
+/// Has a case played by a process of its own, on a stage of its own.
+fn run(case: &'static Case, mark: &str, parent: &str, folder: &Path) -> Run {
+    let stage = stage(&folder.join(mark));
+    let mut command = child::command_below(folder, parent, "traced", &["row", case.row, case.name, mark]);
+    let process = Helper::start(command.current_dir(&stage).stdout(Stdio::piped()));
+    let parent = process.pid();
+    let notes = serde_json::from_str(&process.finish(LONG)).expect("notes of the traced process");
+    Run { case, mark: mark.to_owned(), parent, notes }
+}
+
+/// What is wrong with the alerts of a case.
+fn compare(run: &Run, parent: &str, alerts: &[Alert]) -> Vec<String> {
+    let Run { case, mark, .. } = run;
+    let title = format!("{}: {}", case.row, case.name);
+    let alerts: Vec<_> = alerts.iter().filter(|alert| alert.rule() == mark).collect();
+    let notes = run.notes.as_array().expect("a list of notes");
+    if alerts.len() != notes.len() {
+        return vec![format!("{title}: events {alerts:#?}\nexpected: {notes:#?}")];
+    }
     let program = std::env::current_exe().and_then(|path| path.canonicalize()).expect("this program has a path");
     let program = program.to_string_lossy().into_owned();
-    let cmdline = format!("{mark} --traced-process {}", part.join(" "));
+    let cmdline = format!("{mark} --traced-process row {} {} {mark}", case.row, case.name);
     let common = json!({
         "evt.type": case.row, "proc.name": mark, "proc.exe": "traced", "proc.exepath": program, "proc.cmdline": cmdline,
-        "proc.pname": parent, "proc.ppid": parent_pid, "proc.pexepath": program, "proc.aname[0]": mark,
+        "proc.pname": parent, "proc.ppid": run.parent, "proc.pexepath": program, "proc.aname[0]": mark,
         "proc.aname[2]": harness::own_name(), "user.name": "root", "user.uid": 0, "container.id": host::container_id(),
     });
     let mut wrong = Vec::new();
-    for (alert, note) in alerts.iter().zip(notes) {
+    let mut left = alerts;
+    for note in notes {
+        // Of two processes, either may be the first: then the result tells them apart.
+        let result = note["evt.rawres"].to_string();
+        let found = left.iter().position(|alert| alert.has("evt.rawres", &result)).unwrap_or(0);
+        let alert = left.remove(found);
+        let before = wrong.len();
         let mut expected = common.as_object().expect("an object").clone();
         expected.extend(note.as_object().expect("an object").clone());
         for (field, value) in expected {
@@ -138,22 +232,24 @@ fn check(case: &'static Case) {
             };
             let got = alert.field(&field);
             if got != want {
-                wrong.push(format!("{field}: expected {want:?}, got {got:?}"));
+                wrong.push(format!("{title}: {field}: expected {want:?}, got {got:?}"));
             }
         }
+        if wrong.len() > before {
+            wrong.push(format!("{alert:#?}"));
+        }
     }
-    assert!(wrong.is_empty(), "{}\nalerts: {alerts:#?}", wrong.join("\n"));
-    sensor.stop().is_clean();
+    wrong
 }
 
 /// The rule for the events of a row that a process of this name makes. A successful exec by `execveat` is an `execve`.
-fn rule(row: &str, mark: &str) -> String {
-    let types = if row == "execveat" { "execve, execveat" } else { row };
-    let params = if row.starts_with("execve") { EXEC_PARAMS } else { child::row(row).params };
+fn rule(case: &Case, mark: &str) -> String {
+    let types = if case.row == "execveat" { "execve, execveat" } else { case.row };
+    let params = if case.row.starts_with("execve") { EXEC_PARAMS } else { child::params(case.row) };
     let fields = FIELDS.iter().map(|field| format!("%{field}"));
     let output: Vec<_> = fields.chain(params.iter().map(|param| format!("%evt.arg.{param}"))).collect();
     format!(
-        "- rule: {row}\n  desc: What a traced process does.\n  condition: evt.type in ({types}) and proc.name = {mark}\n  \
+        "- rule: {mark}\n  desc: What a traced process does.\n  condition: evt.type in ({types}) and proc.name = {mark}\n  \
          output: seen %evt.type {}\n  priority: NOTICE\n",
         output.join(" ")
     )
@@ -176,7 +272,10 @@ pub fn play(row: &str, name: &str, mark: &str) {
     let stage = std::env::current_dir().expect("a working directory");
     let mut script = Script { stage, mark: mark.to_owned(), notes: Vec::new() };
     child::rename(mark);
-    (case.script)(&mut script);
+    match case.play {
+        Play::Script(play) => play(&mut script),
+        Play::Call { args, result, fields } => script.single(row, args, result, fields),
+    }
     child::rename("done");
     println!("{}", Value::from(script.notes));
 }
@@ -211,6 +310,29 @@ impl Script {
     pub fn open_aside(&self, name: &str) -> i64 {
         let file = self.aside(|| fs::File::open(self.path(name)).expect("something on the stage"));
         i64::from(std::os::fd::IntoRawFd::into_raw_fd(file))
+    }
+
+    /// Makes one call and notes what must be told of it.
+    fn single(&mut self, row: &str, args: &[Arg<'_>], want: Want, fields: &str) {
+        let result = child::call(row, args);
+        let text =
+            fields.replace("$STAGE", &self.path("")[..self.path("").len() - 1]).replace("$RET", &result.to_string());
+        let fields: Value = serde_json::from_str(&text).expect("JSON");
+        match want {
+            Want::Is(wanted) => assert_eq!(result, wanted, "result of {row}"),
+            Want::Descriptor => assert!(result >= 0, "{row} failed: {result}"),
+            Want::Error => assert!(result < 0, "{row} did not fail"),
+            Want::Any => {}
+        }
+        let name = match i32::try_from(-result) {
+            Ok(errno @ 1..4096) => format!("{:?}", nix::errno::Errno::from_raw(errno)),
+            _ => "SUCCESS".to_owned(),
+        };
+        let mut note = json!({ "evt.rawres": result, "evt.failed": (result < 0).to_string() });
+        if !matches!(want, Want::Any) {
+            note["evt.res"] = name.into();
+        }
+        self.expect(merged(note, fields));
     }
 
     /// Notes an event that must have been seen, by its fields.

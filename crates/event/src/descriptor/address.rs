@@ -105,4 +105,11 @@ impl<'a> SocketAddress<'a> {
             Self::Unix(_) | Self::Other(_) => None,
         }
     }
+
+    pub(super) fn unix(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Internet(_) | Self::Other(_) => None,
+        }
+    }
 }

@@ -4,6 +4,7 @@ use super::{Arg, ArgRule, Field, evt_audit, time as clock};
 use crate::{
     args::Param,
     catalogue::{Category, Origin},
+    descriptor::FdKind,
     errno,
     event::Event,
     flags::open,
@@ -77,14 +78,14 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("evt.abspath", Text, "absolute path from dirfd plus path argument").from(abspath),
     Field::new("evt.abspath.src", Text, "absolute path from dirfd plus path argument").from(abspath_src),
     Field::new("evt.abspath.dst", Text, "absolute path from dirfd plus path argument").from(abspath_dst),
-    Field::new("evt.buflen.in", Uint(64), "bytes of read-type I/O only").hidden(),
-    Field::new("evt.buflen.out", Uint(64), "bytes of write-type I/O only").hidden(),
-    Field::new("evt.buflen.file", Uint(64), "bytes of file I/O only").hidden(),
-    Field::new("evt.buflen.file.in", Uint(64), "bytes read from files").hidden(),
-    Field::new("evt.buflen.file.out", Uint(64), "bytes written to files").hidden(),
-    Field::new("evt.buflen.net", Uint(64), "bytes of socket I/O only").hidden(),
-    Field::new("evt.buflen.net.in", Uint(64), "bytes received from sockets").hidden(),
-    Field::new("evt.buflen.net.out", Uint(64), "bytes sent to sockets").hidden(),
+    Field::new("evt.buflen.in", Uint(64), "bytes of read-type I/O only").hidden().from(buflen_in),
+    Field::new("evt.buflen.out", Uint(64), "bytes of write-type I/O only").hidden().from(buflen_out),
+    Field::new("evt.buflen.file", Uint(64), "bytes of file I/O only").hidden().from(buflen_file),
+    Field::new("evt.buflen.file.in", Uint(64), "bytes read from files").hidden().from(buflen_file_in),
+    Field::new("evt.buflen.file.out", Uint(64), "bytes written to files").hidden().from(buflen_file_out),
+    Field::new("evt.buflen.net", Uint(64), "bytes of socket I/O only").hidden().from(buflen_net),
+    Field::new("evt.buflen.net.in", Uint(64), "bytes received from sockets").hidden().from(buflen_net_in),
+    Field::new("evt.buflen.net.out", Uint(64), "bytes sent to sockets").hidden().from(buflen_net_out),
     Field::new("evt.is_open_read", Bool, "open-family call with read access flag").from(is_open_read),
     Field::new("evt.is_open_write", Bool, "open-family call with write access flag").from(is_open_write),
     Field::new("evt.infra.docker.name", Text, "legacy infra event: docker event name").hidden(),
@@ -201,10 +202,7 @@ fn buffer<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 
 /// What the call says that it moved; failed calls moved nothing.
 fn buflen<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    if !matches!(e.info().category, Category::IoRead | Category::IoWrite) {
-        return None;
-    }
-    u64::try_from(e.result()?).ok().map(Value::Uint)
+    transferred(e, None, None)
 }
 
 fn never<'a>(_: &Event<'a>, _: &Arg) -> Found<'a> {
@@ -411,4 +409,50 @@ fn is_open_exec<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 fn is_open_create<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     let flags = e.open_flags();
     Some(Value::Bool(flags & open::CREATED != 0 || flags & open::TMPFILE != 0 && !e.failed()))
+}
+
+/// How many bytes a call read or wrote; of one direction, and of one kind of descriptor, where that is asked for.
+fn transferred<'a>(e: &Event<'a>, direction: Option<Category>, kind: Option<fn(FdKind) -> bool>) -> Found<'a> {
+    let category = e.info().category;
+    let is_io = matches!(category, Category::IoRead | Category::IoWrite);
+    let is_of_kind = || kind.is_none_or(|is| e.descriptor().and_then(|fd| fd.open).is_some_and(|open| is(open.kind)));
+    if !is_io || direction.is_some_and(|wanted| wanted != category) || !is_of_kind() {
+        return None;
+    }
+    e.result().and_then(|result| u64::try_from(result).ok()).map(Value::Uint)
+}
+
+const FILE: Option<fn(FdKind) -> bool> = Some(|kind| kind == FdKind::File);
+const NET: Option<fn(FdKind) -> bool> = Some(|kind| matches!(kind, FdKind::Ipv4 | FdKind::Ipv6));
+
+fn buflen_in<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, Some(Category::IoRead), None)
+}
+
+fn buflen_out<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, Some(Category::IoWrite), None)
+}
+
+fn buflen_file<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, None, FILE)
+}
+
+fn buflen_file_in<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, Some(Category::IoRead), FILE)
+}
+
+fn buflen_file_out<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, Some(Category::IoWrite), FILE)
+}
+
+fn buflen_net<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, None, NET)
+}
+
+fn buflen_net_in<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, Some(Category::IoRead), NET)
+}
+
+fn buflen_net_out<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    transferred(e, Some(Category::IoWrite), NET)
 }

@@ -270,12 +270,10 @@ fn containerdirectory<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 
 /// A connect that is under way counts as connected. Of other sockets the kernel says whether there is another end.
 fn connected<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    let open = open(e)?;
-    let has_remote = open.connection.is_some_and(|connection| connection.remote.is_some());
-    Some(Value::Bool(e.connects() || has_remote))
+    Some(Value::Bool(open(e)?.connected || e.connects()))
 }
 
-/// Names are not tracked from event to event: this is whether the event is one that gives a name.
+/// Whether the event gives the descriptor its name: an open, a connect, a datagram from or to somebody new.
 fn name_changed<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     open(e)?;
     Some(Value::Bool(e.names_descriptor()))

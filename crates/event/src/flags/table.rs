@@ -39,6 +39,9 @@ pub(super) const fn names(set: FlagSet) -> Option<&'static [(&'static str, u64)]
             ("CLONE_STOPPED", 0x4000000), ("CLONE_VFORK", 0x8000000), ("CLONE_NEWCGROUP", 0x10000000),
             ("CLONE_CHILD_IN_PIDNS", 0x20000000),
         ],
+        FlagSet::CloseRangeFlags => &[
+            ("CLOSE_RANGE_UNSHARE", 1), ("CLOSE_RANGE_CLOEXEC", 2),
+        ],
         FlagSet::CreatFlags => &[
             ("FD_UPPER_LAYER_CREAT", 1), ("FD_LOWER_LAYER_CREAT", 2),
         ],
@@ -111,6 +114,18 @@ pub(super) const fn names(set: FlagSet) -> Option<&'static [(&'static str, u64)]
             ("IORING_SETUP_IOPOLL", 1), ("IORING_SETUP_SQPOLL", 2), ("IORING_SQ_NEED_WAKEUP", 4),
             ("IORING_SETUP_SQ_AFF", 8), ("IORING_SETUP_CQSIZE", 0x10), ("IORING_SETUP_CLAMP", 0x20),
             ("IORING_SETUP_ATTACH_RW", 0x40), ("IORING_SETUP_R_DISABLED", 0x80),
+        ],
+        FlagSet::KeyctlOperations => &[
+            ("KEYCTL_GET_KEYRING_ID", 0), ("KEYCTL_JOIN_SESSION_KEYRING", 1), ("KEYCTL_UPDATE", 2),
+            ("KEYCTL_REVOKE", 3), ("KEYCTL_CHOWN", 4), ("KEYCTL_SETPERM", 5), ("KEYCTL_DESCRIBE", 6),
+            ("KEYCTL_CLEAR", 7), ("KEYCTL_LINK", 8), ("KEYCTL_UNLINK", 9), ("KEYCTL_SEARCH", 10), ("KEYCTL_READ", 11),
+            ("KEYCTL_INSTANTIATE", 12), ("KEYCTL_NEGATE", 13), ("KEYCTL_SET_REQKEY_KEYRING", 14),
+            ("KEYCTL_SET_TIMEOUT", 15), ("KEYCTL_ASSUME_AUTHORITY", 16), ("KEYCTL_GET_SECURITY", 17),
+            ("KEYCTL_SESSION_TO_PARENT", 18), ("KEYCTL_REJECT", 19), ("KEYCTL_INSTANTIATE_IOV", 20),
+            ("KEYCTL_INVALIDATE", 21), ("KEYCTL_GET_PERSISTENT", 22), ("KEYCTL_DH_COMPUTE", 23),
+            ("KEYCTL_PKEY_QUERY", 24), ("KEYCTL_PKEY_ENCRYPT", 25), ("KEYCTL_PKEY_DECRYPT", 26),
+            ("KEYCTL_PKEY_SIGN", 27), ("KEYCTL_PKEY_VERIFY", 28), ("KEYCTL_RESTRICT_KEYRING", 29), ("KEYCTL_MOVE", 30),
+            ("KEYCTL_CAPABILITIES", 31), ("KEYCTL_WATCH_KEY", 32),
         ],
         FlagSet::LinkatFlags => &[
             ("AT_SYMLINK_FOLLOW", 0x400), ("AT_EMPTY_PATH", 0x1000),
@@ -262,6 +277,6 @@ pub(super) const fn names(set: FlagSet) -> Option<&'static [(&'static str, u64)]
         FlagSet::UnlinkatFlags => &[
             ("AT_REMOVEDIR", 0x200),
         ],
-        FlagSet::AnonInodeFdTypes | FlagSet::CloseRangeFlags | FlagSet::KeyctlOperations => return None,
+        FlagSet::AnonInodeFdTypes => return None,
     })
 }

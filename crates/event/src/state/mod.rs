@@ -6,6 +6,7 @@
 //!
 //! Records of different CPUs may come slightly out of order; what is older never replaces what is newer.
 
+mod datagrams;
 pub mod process;
 mod seed;
 mod table;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use abi::record::tag;
 
-use self::table::Table;
+use self::{datagrams::Datagrams, table::Table};
 pub use self::{
     process::{Image, ImageParts, Process, ProcessKey, Start, Strings},
     seed::Seed,
@@ -80,6 +81,10 @@ pub struct State {
     pub host: Host,
     /// What got lost.
     pub losses: Losses,
+    /// Who datagram sockets last had to do with.
+    datagrams: Datagrams,
+    /// Whether the last record's datagram came from or went to somebody else than the one before.
+    other_end_changed: bool,
     /// Boot-clock time of the first record.
     first: Option<u64>,
     /// Where exec paths are spelled before they are copied into an image.
@@ -107,6 +112,8 @@ impl State {
             users: Users::default(),
             host,
             losses: Losses::default(),
+            datagrams: Datagrams::default(),
+            other_end_changed: false,
             first: None,
             scratch: Scratch::default(),
         }
@@ -125,7 +132,7 @@ impl State {
             Kind::Exec => self.exec(record),
             Kind::Fork => self.fork(record),
             Kind::Exit => self.exit(record),
-            Kind::Syscall(_) => self.seen(record),
+            Kind::Syscall(_) | Kind::Generic(_) => self.seen(record),
         }
     }
 
@@ -171,6 +178,7 @@ impl State {
     }
 
     fn seen(&mut self, record: &Record<'_>) -> Wanted {
+        self.other_end_changed = self.datagrams.changes(record);
         let (id, new) = self.find_or_insert(record);
         if new {
             self.losses.add(Loss::UnknownProcess);
@@ -398,6 +406,11 @@ impl State {
     /// Unix time in nanoseconds of a moment of the boot clock.
     pub fn unix_ns(&self, boot_clock_ns: u64) -> u64 {
         self.host.boot_ns.saturating_add(boot_clock_ns)
+    }
+
+    /// Whether the record that was applied last is a datagram whose other end is new to its socket.
+    pub fn other_end_changed(&self) -> bool {
+        self.other_end_changed
     }
 
     /// Boot-clock time of the first record.

@@ -5,7 +5,7 @@ use std::fs;
 use libc::{AT_FDCWD, EACCES, EBADF, EFAULT, ENOENT, EXDEV, O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 use serde_json::{Value, json};
 
-use super::{Case, Script, case, merged};
+use super::{Case, Play, Script, case, merged};
 use crate::{
     child::{
         self,
@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
         row: "open",
         name: "the 32-bit call is seen like the other",
         needs: &[Need::Tracing, Need::Calls32],
-        script: open_32_bit,
+        play: Play::Script(open_32_bit),
     },
     case("openat", "a path relative to the working directory is joined to it", openat_cwd),
     case("openat", "a path relative to a descriptor is joined to its folder", openat_descriptor),
@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
         row: "openat",
         name: "a 32-bit call that has the same number is another call",
         needs: &[Need::Tracing, Need::Calls32],
-        script: openat_number_32_bit,
+        play: Play::Script(openat_number_32_bit),
     },
     case("openat", "an absolute path does not mind the descriptor", openat_absolute),
     case("openat", "a traversal is told as passed and resolved in the name", openat_traversal),
@@ -225,7 +225,7 @@ fn openat_no_descriptor(t: &mut Script) {
 
 fn openat_number_32_bit(t: &mut Script) {
     // Old remap_file_pages, which does nothing with these arguments.
-    let number = child::row("openat").x86_64;
+    let number = child::number("openat").expect("a number");
     assert!(child::call32(number, [0; 3]).is_some_and(|result| result < 0));
     let file = t.path("file");
     let fd = call("openat", &[Int(AT_FDCWD.into()), Text(&file), Int(O_RDONLY.into()), Int(0)]);
