@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ::bundle::{Bundle, Candidate, ConfigMap, Limits, NodeFacts, Settings, accept};
 use api::{
     ResourceId, Spec,
     falco::{RulesText, rules_texts},
@@ -14,7 +15,7 @@ use api::{
 };
 use rules::{
     diagnostic::{Colour, Diagnostic},
-    load::{FileOptions, Loaded, Loader, Options},
+    load::{Loaded, Loader, Options, Part},
 };
 use sinks::SinkConfig;
 
@@ -23,6 +24,7 @@ use link::chain;
 use crate::{
     active::{Active, Unit},
     input::{Content, File, InputError},
+    throttle::Throttle,
 };
 
 /// The specs of the rule resources that are loaded.
@@ -40,7 +42,7 @@ pub struct Compiled {
     pub messages: Vec<Message>,
     /// The loader's own results, for `check --json`; without the rules.
     pub loaded: Loaded,
-    /// Namespaced rule resources: on a host they see all of it.
+    /// Namespaced rule resources: they see the pods of their namespace only.
     pub namespaced: usize,
     /// Objects that are not ours.
     pub foreign: usize,
@@ -69,6 +71,7 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
     let colour = if colour { Colour::Always } else { Colour::Never };
     let mut messages: Vec<Message> =
         errors.iter().map(|error| Message { error: true, text: format!("error: {}\n", chain(error)) }).collect();
+    let (hostname, catalogue) = (options.hostname.to_string(), options.catalogue);
     let mut loader = Loader::new(options);
     let mut foreign = 0;
     let mut resources = Vec::new();
@@ -100,7 +103,9 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
         Spec::Sink(_) | Spec::Config(_) | Spec::Node => None,
     });
     let mut sources = HashMap::new();
+    let mut units = Vec::new();
     let mut specs = Specs::new();
+    let node = NodeFacts { name: hostname, ..NodeFacts::default() };
     for resource in &resources {
         let Spec::Rules(spec) = resource.manifest.resource.spec() else { continue };
         let id = resource.manifest.id();
@@ -118,20 +123,26 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
             messages.push(Message { error: true, text });
         }
         specs.insert(id.clone(), spec.clone());
-        for (part, text) in rules_texts(&id, spec).into_iter().enumerate() {
-            let source = format!("{}: {id} {part}", resource.path.display());
-            loader.add_with(
-                &source,
-                text.text.as_bytes(),
-                FileOptions {
-                    minimum_priority: bundle::priority(spec.minimum_priority()),
-                    rules: spec.mode() != Mode::Off,
-                    ..FileOptions::default()
-                },
+        let selected = node.is_selected(spec.node_selector.as_ref());
+        if !selected {
+            let place = resource.manifest.place;
+            let (path, line, column) = (resource.path.display(), place.line, place.column);
+            let text = format!(
+                "warning: {path}:{line}:{column}: {id}: spec.nodeSelector selects no host outside of a cluster: its rules do not run\n"
             );
-            sources.insert(source, (resource, text, spec.mode()));
+            messages.push(Message { error: false, text });
         }
+        let unit = units.len();
+        units.push((&resource.path, id.clone(), spec));
+        let texts = rules_texts(&id, spec);
+        let names: Vec<_> = (0..texts.len()).map(|part| format!("{}: {id} {part}", resource.path.display())).collect();
+        let parts: Vec<_> =
+            names.iter().zip(&texts).map(|(name, text)| Part { name, bytes: text.text.as_bytes() }).collect();
+        let work = Limits::default().work(id.kind);
+        loader.add_unit(&parts, bundle::file_options(&id, spec, selected, Some(work)));
+        sources.extend(names.into_iter().zip(texts).map(|(name, text)| (name, (resource, text, unit))));
     }
+    messages.extend(claims(&units));
 
     let mut results = loader.finish();
     let by_file = results.files.iter_mut().flat_map(|file| &mut file.diagnostics);
@@ -144,13 +155,38 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
     messages.sort_by_key(|message| !message.error);
     let failed = messages.iter().any(|message| message.error);
     let active = results.ruleset.take().filter(|_| !failed).map(|ruleset| {
-        let shadow = |origin: &str| sources.get(origin).is_some_and(|(.., mode)| *mode == Mode::Shadow);
-        let of_rule: Vec<_> = ruleset.rules().map(|rule| usize::from(shadow(rule.origin()))).collect();
-        let units = [false, true].map(|shadow| Unit { uid: "".into(), shadow, throttle: None });
-        Active::new(ruleset, units.into(), |rule| of_rule.get(rule).copied())
+        let of = |origin: &str| sources.get(origin).map(|(.., unit)| *unit);
+        let of_rule: Vec<_> = ruleset.rules().map(|rule| of(rule.origin())).collect();
+        let unit = |(_, id, spec): &(_, ResourceId, &FalcoRuleSpec)| Unit {
+            uid: "".into(),
+            shadow: spec.mode() == Mode::Shadow,
+            throttle: Throttle::of(spec.throttle.as_ref(), &id.to_string(), catalogue),
+        };
+        Active::new(ruleset, units.iter().map(unit).collect(), |rule| of_rule.get(rule).copied().flatten())
     });
     let namespaced = resources.iter().filter(|resource| resource.manifest.id().kind.namespaced()).count();
     Compiled { active, specs, sinks, messages, loaded: results, namespaced, foreign }
+}
+
+/// What a cluster refuses of sound resources: more than they may have, or what another one has already.
+fn claims(units: &[(&&Path, ResourceId, &FalcoRuleSpec)]) -> Vec<Message> {
+    let candidate = |(number, (_, id, spec)): (usize, &(_, ResourceId, &FalcoRuleSpec))| Candidate {
+        id: id.clone(),
+        uid: format!("{number:08}"),
+        generation: 1,
+        created: 0,
+        spec: FalcoRuleSpec { tests: Vec::new(), ..(*spec).clone() },
+        config_map: ConfigMap::None,
+        percent: None,
+    };
+    let candidates: Vec<_> = units.iter().enumerate().map(candidate).collect();
+    let accepted = accept(&candidates, &Bundle::default(), &Settings::default(), &Limits::default());
+    let of_unit = |(path, id, _): &(&&Path, ResourceId, &FalcoRuleSpec)| {
+        let verdict = accepted.verdicts.get(id)?;
+        let claim = verdict.errors.iter().find(|problem| matches!(problem.code, "name-conflict" | "quota-exceeded"))?;
+        Some(Message { error: true, text: format!("error: {}: {id}: {claim}\n", path.display()) })
+    };
+    units.iter().filter_map(of_unit).collect()
 }
 
 fn sink(path: &Path, manifest: &Manifest, messages: &mut Vec<Message>) -> Option<SinkConfig> {
@@ -190,7 +226,7 @@ fn duplicates(files: &[File]) -> Vec<Message> {
 }
 
 /// Moves a diagnostic from the text that was made of a resource to the file that the user wrote.
-fn lead_back(diagnostic: &mut Diagnostic, sources: &HashMap<String, (&RuleResource<'_>, RulesText<'_>, Mode)>) {
+fn lead_back(diagnostic: &mut Diagnostic, sources: &HashMap<String, (&RuleResource<'_>, RulesText<'_>, usize)>) {
     let Some(place) = &mut diagnostic.place else { return };
     let Some((resource, text, _)) = sources.get(&*place.source) else { return };
     let at = resource.manifest.place_of(&text.origin(place.line, place.column));

@@ -11,6 +11,7 @@ use std::{
 
 use event::fields::{Field, Subject};
 use rules::{filter::names::Catalogue, output::Template};
+use tracing::warn;
 
 /// Most keys that are remembered for one resource.
 const KEYS: usize = 16_384;
@@ -37,6 +38,17 @@ impl Throttle {
         let text: String = key.iter().map(|field| format!("%{field}\u{1f}")).collect();
         let key = Template::parse(&text, catalogue).ok()?;
         Some(Self { per_key, interval_ns, key, windows: Mutex::default(), hasher: RandomState::new() })
+    }
+
+    /// The throttle of a resource; none when it has none, or when its key names a field that does not exist.
+    pub fn of(spec: Option<&api::rule::Throttle>, resource: &str, catalogue: Catalogue) -> Option<Self> {
+        let spec = spec?;
+        let interval = u64::try_from(spec.interval.duration().as_nanos()).unwrap_or(u64::MAX);
+        let made = Self::new(spec.per_key, interval, &spec.key, catalogue);
+        if made.is_none() {
+            warn!(resource, "the key of a throttle names a field that does not exist: alerts are not throttled");
+        }
+        made
     }
 
     /// Whether an alert of this rule about this event may be sent; counts it if so.

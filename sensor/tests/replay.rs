@@ -109,3 +109,45 @@ fn rules_with_mistakes_end_it_with_their_place() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("did you mean `fd.name`?"), "{stderr}");
 }
+
+#[test]
+fn resources_mean_here_what_they_mean_in_a_cluster() {
+    let folder = folder();
+    let resource = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: gyrfalcon.dev/v1alpha1\nkind: ClusterFalcoRule\nmetadata: {{name: {name}}}\nspec:\n  rules: |\n    - rule: {name}\n      desc: d\n      condition: evt.type = openat and fd.name = /etc/shadow\n      output: o\n      priority: WARNING\n      tags: [red]\n{spec}---\n"
+        )
+    };
+    let manifests = [
+        resource("plain", ""),
+        resource("throttled", "  throttle: {perKey: 1, interval: 1h}\n"),
+        resource("of-web", "  containerSelector: {names: [web]}\n"),
+        resource("of-pods", "  includeHost: false\n"),
+        resource("blue", "  tagsInclude: [blue]\n"),
+        resource("shadow", "  mode: Shadow\n"),
+        resource("urgent", "  minimumPriority: Critical\n"),
+        resource("of-nodes", "  nodeSelector: {matchLabels: {disk: ssd}}\n"),
+    ];
+    fs::write(folder.path().join("rules.yaml"), manifests.concat()).expect("room");
+    let args = ["day.gyr", "rules.yaml", "--rule-matching", "all", "--json"];
+    let (code, stdout, stderr) = replay(folder.path(), &args);
+    assert_eq!(code, Some(0), "{stderr}");
+    let rule = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["rule"].clone();
+    let rules: Vec<_> = stdout.lines().map(rule).collect();
+    assert_eq!(rules, ["plain", "throttled", "plain"]);
+    assert!(stderr.contains("of-nodes: spec.nodeSelector selects no host outside of a cluster"), "{stderr}");
+}
+
+#[test]
+fn two_resources_with_a_rule_of_the_same_name_are_refused_as_in_a_cluster() {
+    let folder = folder();
+    let resource = |name: &str| {
+        format!(
+            "apiVersion: gyrfalcon.dev/v1alpha1\nkind: ClusterFalcoRule\nmetadata: {{name: {name}}}\nspec:\n  rule:\n    rule: same\n    condition: evt.type = openat\n    output: o\n    priority: INFO\n---\n"
+        )
+    };
+    fs::write(folder.path().join("rules.yaml"), [resource("a"), resource("b")].concat()).expect("room");
+    let (code, _, stderr) = replay(folder.path(), &["day.gyr", "rules.yaml"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("error: rules.yaml: ClusterFalcoRule/b: spec:1:1: "), "{stderr}");
+}

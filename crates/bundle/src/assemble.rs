@@ -15,19 +15,30 @@ use rules::{
 
 use crate::{bundle::priority, problem, problem::Problem, scope::scope};
 
-/// Whether namespaces mean anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confinement {
-    /// In a cluster: rules of a namespace see their namespace only, and selectors select.
-    Cluster,
-    /// Without a cluster: all rules see everything, and all are the cluster's.
-    None,
+/// How the rules of a resource are loaded: the same wherever they are, in a cluster or on a host. Rules of a namespace see
+/// that namespace only. `active`: whether they are to run; `work` bounds what compiling them may cost.
+pub fn file_options(id: &ResourceId, spec: &FalcoRuleSpec, active: bool, work: Option<usize>) -> FileOptions {
+    FileOptions {
+        minimum_priority: priority(spec.minimum_priority()),
+        rules: active && spec.mode() != Mode::Off,
+        tags_include: spec.tags_include.iter().map(|tag| tag.as_str().into()).collect(),
+        tags_exclude: spec.tags_exclude.iter().map(|tag| tag.as_str().into()).collect(),
+        scope: scope(id, spec),
+        layer: layer(id),
+        work,
+    }
+}
+
+fn layer(id: &ResourceId) -> Layer {
+    match id.kind.namespaced() {
+        true => Layer::Namespace(id.namespace.clone()),
+        false => Layer::Cluster,
+    }
 }
 
 /// A loader with resources in it.
 pub struct Assembly<'a> {
     loader: Loader,
-    confinement: Confinement,
     /// By name of the file that was made of it.
     files: HashMap<String, File<'a>>,
     names: Vec<String>,
@@ -42,8 +53,8 @@ struct File<'a> {
 
 impl<'a> Assembly<'a> {
     /// Nothing yet.
-    pub fn new(options: Options, confinement: Confinement) -> Self {
-        Self { loader: Loader::new(options), confinement, files: HashMap::new(), names: Vec::new() }
+    pub fn new(options: Options) -> Self {
+        Self { loader: Loader::new(options), files: HashMap::new(), names: Vec::new() }
     }
 
     /// Adds a resource; `number` is the caller's for it. `active`: whether its rules are to run; if not, only its lists
@@ -58,22 +69,8 @@ impl<'a> Assembly<'a> {
         work: usize,
     ) -> Vec<Problem> {
         self.names.clear();
-        let layer = match (self.confinement, id.kind.namespaced()) {
-            (Confinement::Cluster, true) => Layer::Namespace(id.namespace.clone()),
-            (Confinement::Cluster, false) | (Confinement::None, _) => Layer::Cluster,
-        };
-        let options = FileOptions {
-            minimum_priority: priority(spec.minimum_priority()),
-            rules: active && spec.mode() != Mode::Off,
-            tags_include: spec.tags_include.iter().map(|tag| tag.as_str().into()).collect(),
-            tags_exclude: spec.tags_exclude.iter().map(|tag| tag.as_str().into()).collect(),
-            scope: match self.confinement {
-                Confinement::Cluster => scope(id, spec),
-                Confinement::None => None,
-            },
-            layer: layer.clone(),
-            work: Some(work),
-        };
+        let options = file_options(id, spec, active, Some(work));
+        let layer = options.layer.clone();
         let texts = rules_texts(id, spec);
         self.names = (0..texts.len()).map(|part| format!("{id} {part}")).collect();
         let parts: Vec<_> =
@@ -108,10 +105,7 @@ impl<'a> Assembly<'a> {
     /// The rules of the resource that was added last and those of the same layer with one of these names, each judged by
     /// itself and whether it is left out or not; and the names of all rules that are known there, disabled ones too.
     pub(crate) fn on_trial(&self, id: &ResourceId, names: &[&str]) -> (Ruleset, Vec<String>) {
-        let namespace = match self.confinement {
-            Confinement::Cluster if id.kind.namespaced() => Some(&*id.namespace),
-            Confinement::Cluster | Confinement::None => None,
-        };
+        let namespace = id.kind.namespaced().then_some(&*id.namespace);
         let meant = |rule: &RuleInfo<'_>| {
             rule.namespace == namespace
                 && (self.names.iter().any(|name| name == rule.origin) || names.contains(&rule.name))

@@ -9,7 +9,7 @@ use api::{
 };
 use rules::{load::Options, ruleset::Ruleset};
 
-use crate::{Assembly, Bundle, Confinement, Limits, NodeFacts, Problem, Unit};
+use crate::{Assembly, Bundle, Limits, NodeFacts, Problem, Unit};
 
 /// What one node runs.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub enum UnitOutcome {
 /// give the rest.
 pub fn compile(bundle: &Bundle, node: &NodeFacts, options: &Options) -> Compiled {
     let limits = Limits::default();
-    let mut assembly = Assembly::new(bundle.settings.options(options), Confinement::Cluster);
+    let mut assembly = Assembly::new(bundle.settings.options(options));
     let mut units = Vec::new();
     for (number, unit) in bundle.units.iter().enumerate() {
         let (spec, generation) = on_node(unit, node);

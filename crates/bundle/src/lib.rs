@@ -17,7 +17,7 @@ mod scope;
 pub mod trial;
 
 pub use accept::{Accepted, Candidate, ConfigMap, Outcome, Verdict, accept};
-pub use assemble::{Assembly, Confinement};
+pub use assemble::{Assembly, file_options};
 pub use bundle::{Bundle, ReadError, Settings, Staged, Unit, Unreadable, priority, short_hash};
 pub use compile::{Compiled, UnitOutcome, UnitState, compile};
 pub use limits::Limits;

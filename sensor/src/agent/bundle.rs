@@ -4,7 +4,7 @@ use ::link::proto;
 use api::rule::Mode;
 use bundle::{Bundle, Compiled, NodeFacts, Problem, UnitOutcome, UnitState};
 use rules::load::Options;
-use tracing::{Level, warn};
+use tracing::Level;
 
 use super::{compiler::Built, link::Verified};
 use link::chain;
@@ -44,14 +44,7 @@ fn build(compiled: Compiled, options: &Options) -> Built {
 }
 
 fn unit(state: &UnitState, options: &Options) -> Unit {
-    let throttle = state.throttle.as_ref().and_then(|throttle| {
-        let interval = u64::try_from(throttle.interval.duration().as_nanos()).unwrap_or(u64::MAX);
-        let made = Throttle::new(throttle.per_key, interval, &throttle.key, options.catalogue);
-        if made.is_none() {
-            warn!(uid = state.uid, "the key of a throttle names a field that does not exist: alerts are not throttled");
-        }
-        made
-    });
+    let throttle = Throttle::of(state.throttle.as_ref(), &state.uid, options.catalogue);
     Unit { uid: state.uid.as_str().into(), shadow: state.mode == Mode::Shadow, throttle }
 }
 

@@ -113,7 +113,7 @@ fn load(args: &cli::Run, files: &[File], errors: &[InputError], options: &Option
     if compiled.namespaced > 0 {
         info!(
             resources = compiled.namespaced,
-            "namespaces do not exist on a host: FalcoRule resources see all of it here"
+            "FalcoRule resources see the pods of their namespace only; what is to see this host is a ClusterFalcoRule"
         );
     }
     Ok(compiled)

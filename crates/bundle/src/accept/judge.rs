@@ -16,7 +16,7 @@ use rules::load::{Options, Outline};
 
 use super::{Accepted, Candidate, ConfigMap, Outcome, Verdict, claims};
 use crate::{
-    Assembly, Bundle, Confinement, Limits, Problem, Settings, Staged, Unit,
+    Assembly, Bundle, Limits, Problem, Settings, Staged, Unit,
     trial::{self, Trial},
 };
 
@@ -290,7 +290,7 @@ fn load(
     let mut order: Vec<usize> = (0..entries.len()).filter(|at| entries[*at].version().is_some()).collect();
     order.sort_by_cached_key(|at| entries[*at].place());
     let base = Options { sources: EventSource::ALL.to_vec(), ..Options::default() };
-    let mut assembly = Assembly::new(settings.options(&base), Confinement::Cluster);
+    let mut assembly = Assembly::new(settings.options(&base));
     for at in &order {
         let entry = &mut entries[*at];
         let before = entry.place();
