@@ -21,18 +21,19 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
-    cluster::{Cluster, pods::Pods},
+    cluster::{Cluster, kinds::Kinds, pods::Pods},
     events::{
         Events,
         aggregate::Settings,
         budget::{Budgets, Rate},
         hit::{Hit, Node, Rule, RuleEvents, Subject},
+        object::is_namespace,
         redact::Redactor,
         writer::Regarding,
     },
     metrics::{ByCause, Metrics},
     rules::judge::Judged,
-    sensors::intake::Announce,
+    sensors::{auth::is_audit, intake::Announce},
 };
 
 /// Rules and nodes that are remembered; what comes from the network must not fill the memory.
@@ -51,6 +52,7 @@ pub struct Announcer {
     cluster: Cluster,
     judged: watch::Receiver<Option<Judged>>,
     book: Mutex<Book>,
+    kinds: Kinds,
     /// Alerts of resources that are not known.
     unknown: AtomicU64,
 }
@@ -67,8 +69,15 @@ struct Book {
 
 impl Announcer {
     /// Gives hits to `events`.
-    pub fn new(events: Events, cluster: Cluster, judged: watch::Receiver<Option<Judged>>) -> Self {
-        Self { events: Mutex::new(Some(events)), cluster, judged, book: Mutex::default(), unknown: AtomicU64::new(0) }
+    pub fn new(events: Events, cluster: Cluster, judged: watch::Receiver<Option<Judged>>, kinds: Kinds) -> Self {
+        Self {
+            events: Mutex::new(Some(events)),
+            cluster,
+            judged,
+            book: Mutex::default(),
+            kinds,
+            unknown: AtomicU64::new(0),
+        }
     }
 
     fn events(&self) -> MutexGuard<'_, Option<Events>> {
@@ -155,7 +164,7 @@ impl Announce for Announcer {
         let count = alerts.len();
         let about_sensors = internal(&book.basis.1);
         let hits: Vec<_> =
-            alerts.into_iter().filter_map(|alert| hit(&mut book, &node, &about_sensors, alert)).collect();
+            alerts.into_iter().filter_map(|alert| hit(&mut book, &self.kinds, &node, &about_sensors, alert)).collect();
         drop(book);
         self.unknown.fetch_add((count - hits.len()) as u64, Relaxed);
         if let Some(events) = &*self.events() {
@@ -169,7 +178,13 @@ fn internal(config: &SensorConfigSpec) -> RuleEvents {
     RuleEvents { enabled: config.events().enabled(), minimum_priority: Priority::Debug, ..RuleEvents::default() }
 }
 
-fn hit(book: &mut Book, node: &Arc<Node>, about_sensors: &RuleEvents, alert: proto::Alert) -> Option<Hit> {
+fn hit(
+    book: &mut Book,
+    kinds: &Kinds,
+    node: &Arc<Node>,
+    about_sensors: &RuleEvents,
+    alert: proto::Alert,
+) -> Option<Hit> {
     let key = (alert.unit.into_boxed_str(), alert.rule.into_boxed_str());
     let rule = match book.rules.get(&key) {
         Some(rule) => Arc::clone(rule),
@@ -206,6 +221,7 @@ fn hit(book: &mut Book, node: &Arc<Node>, about_sensors: &RuleEvents, alert: pro
             uid: pod.uid.into(),
             container: pod.container.into(),
         },
+        None if is_audit(&node.name) => of_request(kinds, &rule, alert.object),
         None => Subject::Node(Arc::clone(node)),
     };
     Some(Hit {
@@ -218,6 +234,32 @@ fn hit(book: &mut Book, node: &Arc<Node>, about_sensors: &RuleEvents, alert: pro
         tags: alert.tags.into_iter().map(Into::into).collect(),
         bundle: bundle::short_hash(&alert.bundle).into(),
     })
+}
+
+/// What an Event about a request is about: its object if that is there, else the namespace that it would be in, else the
+/// rule: Events about nothing cannot be.
+fn of_request(kinds: &Kinds, rule: &Arc<Rule>, object: Option<proto::Object>) -> Subject {
+    let Some(object) = object else { return Subject::Rule(Arc::clone(rule)) };
+    let in_namespace = || is_namespace(&object.namespace);
+    if object.exists && (object.namespace.is_empty() || in_namespace()) {
+        if object.group.is_empty() && object.resource == "pods" {
+            let (namespace, name) = (object.namespace.into(), object.name.into());
+            return Subject::Pod { namespace, name, uid: object.uid.into(), container: "".into() };
+        }
+        if let Some((version, kind)) = kinds.of(&object.group, &object.version, &object.resource) {
+            return Subject::Object {
+                api_version: version,
+                kind,
+                namespace: object.namespace.into(),
+                name: object.name.into(),
+                uid: object.uid.into(),
+            };
+        }
+    }
+    match in_namespace() {
+        true => Subject::Namespace { name: object.namespace.into() },
+        false => Subject::Rule(Arc::clone(rule)),
+    }
 }
 
 /// What the configuration and a resource say about its Events.

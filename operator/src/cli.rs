@@ -65,6 +65,9 @@ pub struct Run {
     /// Service account of the sensors. Default: gyrfalcon-sensor in the operator's namespace
     #[arg(long, value_name = "NAMESPACE:NAME", env = "GYRFALCON_SENSOR_SERVICE_ACCOUNT")]
     pub sensor_service_account: Option<String>,
+    /// Service account of the receivers of the audit log. Default: gyrfalcon-audit in the operator's namespace
+    #[arg(long, value_name = "NAMESPACE:NAME", env = "GYRFALCON_AUDIT_SERVICE_ACCOUNT")]
+    pub audit_service_account: Option<String>,
     /// Audience of the sensors' tokens
     #[arg(long, value_name = "AUDIENCE", default_value = link::TOKEN_AUDIENCE, env = "GYRFALCON_TOKEN_AUDIENCE")]
     pub token_audience: String,

@@ -37,7 +37,11 @@ use crate::{
         observe::{self, RuleResource},
         rollout::{self, Progress},
     },
-    sensors::{FromNode, NodeTable, Offer, fleet::Fleet},
+    sensors::{
+        FromNode, NodeTable, Offer,
+        auth::{audit_key, is_audit},
+        fleet::Fleet,
+    },
     sinks::SinkSet,
     write::Schedule,
 };
@@ -75,6 +79,8 @@ pub struct Parts {
     pub sinks: SinkSet,
     /// Namespace and name of the sensors' service account.
     pub sensors: (String, String),
+    /// The same of the receivers of the audit log.
+    pub receivers: (String, String),
     /// Whether this replica still leads; while that is not known, nothing is decided and nothing written.
     pub leadership: watch::Receiver<Leadership>,
     /// What is measured.
@@ -92,6 +98,7 @@ pub struct Controller {
     announcer: Arc<Announcer>,
     sinks: SinkSet,
     sensors: (String, String),
+    receivers: (String, String),
     leadership: watch::Receiver<Leadership>,
     metrics: Metrics,
     fleet: Fleet,
@@ -133,6 +140,7 @@ impl Controller {
             announcer: parts.announcer,
             sinks: parts.sinks,
             sensors: parts.sensors,
+            receivers: parts.receivers,
             leadership: parts.leadership,
             metrics: parts.metrics,
             fleet: Fleet::default(),
@@ -270,10 +278,15 @@ impl Controller {
     fn observe_nodes(&mut self) {
         let nodes = self.cluster.nodes.state();
         let table = nodes::table(&nodes);
+        let receivers = self.cluster.pods.pods_of(&self.receivers.0, &self.receivers.1);
+        let there = |name: &str| match is_audit(name) {
+            true => receivers.iter().any(|pod| audit_key(pod) == name),
+            false => table.contains_key(name),
+        };
         let gone: Vec<String> = self
             .fleet
             .sensors()
-            .filter(|(node, sensor)| !table.contains_key(*node) && !sensor.connected())
+            .filter(|(node, sensor)| !there(node) && !sensor.connected())
             .map(|(node, _)| node.to_owned())
             .collect();
         gone.iter().for_each(|node| self.fleet.remove(node));

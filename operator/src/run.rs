@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::{
     announce::{self, Announcer},
     cli::Run,
-    cluster::Cluster,
+    cluster::{Cluster, kinds::Kinds},
     controller::{Controller, Parts},
     events::{
         self, Events,
@@ -109,10 +109,13 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
     let (settings_tx, settings) = watch::channel(announce::settings(&cluster.configuration()));
     tokio::spawn(follow_config(cluster.clone(), settings_tx));
     let writer = Identity { namespace: args.namespace.as_str().into(), instance: instance(&args.pod_name).into() };
+    let kinds = Kinds::default();
+    tokio::spawn(kinds.clone().follow(client.clone()));
     let pods = Arc::new(cluster.pods.clone());
     let events = Events::start(client.clone(), settings, writer, pods, events::system_clock());
-    let announcer = Arc::new(Announcer::new(events, cluster.clone(), judged));
-    let account = sensor_account(&args);
+    let announcer = Arc::new(Announcer::new(events, cluster.clone(), judged, kinds));
+    let account = account(&args, args.sensor_service_account.as_deref(), "gyrfalcon-sensor");
+    let receivers = self::account(&args, args.audit_service_account.as_deref(), "gyrfalcon-audit");
     let shared = server::Shared {
         leadership: led.clone(),
         offer,
@@ -121,7 +124,7 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
         intake: Intake::new(sinks.clone(), cluster.pods.clone(), announcer.clone(), metrics.clone()),
         fleet,
     };
-    let gate = Gate::new(&client, cluster.pods.clone(), &args.token_audience, &account.0, &account.1);
+    let gate = Gate::new(&client, cluster.pods.clone(), &args.token_audience, &account, &receivers);
     let link = LinkServer::new(server::Server::new(gate, shared))
         .max_decoding_message_size(link::MESSAGE_BYTES)
         .max_encoding_message_size(link::MESSAGE_BYTES);
@@ -145,6 +148,7 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
             announcer: Arc::clone(&announcer),
             sinks: sinks.clone(),
             sensors: account,
+            receivers,
             leadership: led.clone(),
             metrics: metrics.clone(),
         });
@@ -270,12 +274,12 @@ async fn keep_certificates(store: Store, certificates: Certificates, mut leaders
     }
 }
 
-/// Namespace and name of the sensors' service account.
-fn sensor_account(args: &Run) -> (String, String) {
-    let given = args.sensor_service_account.as_deref().and_then(|account| account.split_once(':'));
+/// Namespace and name of a service account.
+fn account(args: &Run, given: Option<&str>, default: &str) -> (String, String) {
+    let given = given.and_then(|account| account.split_once(':'));
     match given {
         Some((namespace, name)) => (namespace.to_owned(), name.to_owned()),
-        None => (args.namespace.clone(), "gyrfalcon-sensor".to_owned()),
+        None => (args.namespace.clone(), default.to_owned()),
     }
 }
 

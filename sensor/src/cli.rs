@@ -24,6 +24,8 @@ pub enum Command {
     Run(Run),
     /// Watch the node of a cluster: rules come from the operator, alerts go to it. Needs root; runs in the DaemonSet
     Agent(Agent),
+    /// Judge the audit log of a Kubernetes API server: by its webhook, or from a file
+    Audit(Box<Audit>),
     /// Check rules and manifests without running them
     Check(Check),
     /// Run the tests that rule resources contain
@@ -193,6 +195,32 @@ pub struct Agent {
     /// Name of the Kubernetes node
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: String,
+    /// Where the operator is, and what is kept for it.
+    #[command(flatten)]
+    pub link: Link,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, value_name = "IP:PORT", env = "GYRFALCON_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
+    pub health_listen: SocketAddr,
+    /// How much is logged: error, warn, info, debug or trace. GYRFALCON_LOG has the last word
+    #[arg(long, value_name = "LEVEL", env = "GYRFALCON_LOG_LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+    /// When lost events are told.
+    #[command(flatten)]
+    pub drops: Drops,
+    /// Size of each CPU's ring for events in MiB (a power of two)
+    #[arg(long, value_name = "MIB", env = "GYRFALCON_RING_MIB", default_value_t = 4, value_parser = ring_size)]
+    pub ring_mib: u32,
+    /// How many bytes of what is read, written, sent and received an event has
+    #[arg(long, value_name = "BYTES", env = "GYRFALCON_SNAPLEN", default_value_t = DATA_DEFAULT, value_parser = value_parser!(u16).range(..=i64::from(DATA_MAX)))]
+    pub snaplen: u16,
+    /// Where facts about containers come from.
+    #[command(flatten)]
+    pub containers: Containers,
+}
+
+/// Where the operator is, and what is kept for it.
+#[derive(Debug, Clone, Args)]
+pub struct Link {
     /// Namespace of the operator, for the defaults below
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "gyrfalcon", hide = true)]
     pub namespace: String,
@@ -221,27 +249,9 @@ pub struct Agent {
     #[arg(long, value_name = "MIB", env = "GYRFALCON_SPOOL_MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub spool_mib: u32,
-    /// Where /healthz, /readyz and /metrics are served
-    #[arg(long, value_name = "IP:PORT", env = "GYRFALCON_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
-    pub health_listen: SocketAddr,
-    /// How much is logged: error, warn, info, debug or trace. GYRFALCON_LOG has the last word
-    #[arg(long, value_name = "LEVEL", env = "GYRFALCON_LOG_LEVEL", default_value = "info")]
-    pub log_level: tracing::Level,
-    /// When lost events are told.
-    #[command(flatten)]
-    pub drops: Drops,
-    /// Size of each CPU's ring for events in MiB (a power of two)
-    #[arg(long, value_name = "MIB", env = "GYRFALCON_RING_MIB", default_value_t = 4, value_parser = ring_size)]
-    pub ring_mib: u32,
-    /// How many bytes of what is read, written, sent and received an event has
-    #[arg(long, value_name = "BYTES", env = "GYRFALCON_SNAPLEN", default_value_t = DATA_DEFAULT, value_parser = value_parser!(u16).range(..=i64::from(DATA_MAX)))]
-    pub snaplen: u16,
-    /// Where facts about containers come from.
-    #[command(flatten)]
-    pub containers: Containers,
 }
 
-impl Agent {
+impl Link {
     /// `HOST:PORT` that is dialled for the operator, and the DNS name in its certificate.
     pub fn operator(&self) -> (String, String) {
         let named = self.operator.clone().unwrap_or_else(|| format!("gyrfalcon-operator.{}.svc:8443", self.namespace));
@@ -253,6 +263,135 @@ impl Agent {
         };
         (dial, name)
     }
+}
+
+/// `gyrfalcon audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Audit {
+    /// A tool around the receiver.
+    #[command(subcommand)]
+    pub command: Option<AuditCommand>,
+    /// The receiver itself.
+    #[command(flatten)]
+    pub run: AuditRun,
+}
+
+/// Tools around the receiver.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Print the least audit policy that the rules need, or the API server's configuration of the webhook
+    Policy(AuditPolicy),
+    /// Make certificates for the receiver and for the API server
+    Certificates(AuditCertificates),
+}
+
+/// The receiver.
+#[derive(Debug, Args)]
+pub struct AuditRun {
+    /// Files and folders with rules and sinks, as for `gyrfalcon run`
+    #[arg(default_value = "/etc/gyrfalcon")]
+    pub paths: Vec<PathBuf>,
+    /// Print alerts as JSON, with Falco's keys
+    #[arg(long)]
+    pub json: bool,
+    /// Append alerts to a file instead of printing them
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How rules are compiled.
+    #[command(flatten)]
+    pub compile: Compile,
+    /// Do not follow changes of the files; SIGHUP still reloads them
+    #[arg(long)]
+    pub no_watch: bool,
+    /// Read events from a file, one in a line, in place of the webhook; ends with the file
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
+    pub file: Option<PathBuf>,
+    /// Do not end with the file: read what is added, from now on, also when it is rotated or cut
+    #[arg(long, requires = "file")]
+    pub follow: bool,
+    /// With --follow, also read what the file holds already
+    #[arg(long, requires = "follow")]
+    pub from_start: bool,
+    /// Where the API server connects
+    #[arg(long, value_name = "IP:PORT", env = "GYRFALCON_AUDIT_LISTEN", default_value = "0.0.0.0:9765")]
+    pub listen: SocketAddr,
+    /// Certificate of the receiver; read anew when it changes
+    #[arg(long, value_name = "FILE", env = "GYRFALCON_AUDIT_TLS_CERT", default_value = "/etc/gyrfalcon/audit/tls.crt")]
+    pub tls_cert: PathBuf,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", env = "GYRFALCON_AUDIT_TLS_KEY", default_value = "/etc/gyrfalcon/audit/tls.key")]
+    pub tls_key: PathBuf,
+    /// CA certificates: only clients with a certificate of one of them are let in
+    #[arg(long, value_name = "FILE", env = "GYRFALCON_AUDIT_CLIENT_CA", default_value = "/etc/gyrfalcon/audit/ca.crt")]
+    pub client_ca: PathBuf,
+    /// Largest request in MiB; a larger one is refused, counted, and its events are lost
+    #[arg(long, value_name = "MIB", env = "GYRFALCON_AUDIT_MAX_BODY_MIB", default_value_t = 32,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_body_mib: u32,
+    /// MiB of events that may wait to be judged; beyond, the API server is told to come again
+    #[arg(long, value_name = "MIB", env = "GYRFALCON_AUDIT_QUEUE_MIB", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub queue_mib: u32,
+    /// Largest event in KiB; a larger one is counted and not judged
+    #[arg(long, value_name = "KIB", env = "GYRFALCON_AUDIT_MAX_EVENT_KIB", default_value_t = 8192,
+          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub max_event_kib: u32,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, value_name = "IP:PORT", env = "GYRFALCON_HEALTH_LISTEN")]
+    pub health_listen: Option<SocketAddr>,
+    /// Name of this receiver in alerts, and in a cluster of its pod
+    #[arg(long, value_name = "NAME", env = "GYRFALCON_HOSTNAME")]
+    pub hostname: Option<String>,
+    /// Rules come from the operator, alerts go to it; runs in the chart's Deployment
+    #[arg(long)]
+    pub cluster: bool,
+    /// Where the operator is, and what is kept for it.
+    #[command(flatten)]
+    pub link: Link,
+    /// How much is logged: error, warn, info, debug or trace. GYRFALCON_LOG has the last word
+    #[arg(long, value_name = "LEVEL", env = "GYRFALCON_LOG_LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+}
+
+impl AuditRun {
+    /// The receiver's name.
+    pub fn hostname(&self) -> String {
+        crate::commands::hostname(self.hostname.as_deref())
+    }
+}
+
+/// `gyrfalcon audit policy`.
+#[derive(Debug, Args)]
+pub struct AuditPolicy {
+    /// Files and folders with the rules
+    #[arg(default_value = "/etc/gyrfalcon")]
+    pub paths: Vec<PathBuf>,
+    /// Only what conditions need; values that outputs show may then be missing
+    #[arg(long)]
+    pub conditions_only: bool,
+    /// Say for each rule what it needs
+    #[arg(long)]
+    pub explain: bool,
+    /// Print the configuration of the API server's webhook to this address instead
+    #[arg(long, value_name = "URL")]
+    pub kubeconfig: Option<String>,
+    /// Folder of `gyrfalcon audit certificates`, whose files are put into the configuration
+    #[arg(long, value_name = "FOLDER", requires = "kubeconfig")]
+    pub certificates: Option<PathBuf>,
+    /// How rules are compiled.
+    #[command(flatten)]
+    pub compile: Compile,
+}
+
+/// `gyrfalcon audit certificates`.
+#[derive(Debug, Args)]
+pub struct AuditCertificates {
+    /// Folder to write them to; files that are there stay
+    pub folder: PathBuf,
+    /// DNS name or IP address by which API servers reach the receiver. May be repeated
+    #[arg(long = "name", value_name = "NAME", required = true)]
+    pub names: Vec<String>,
 }
 
 /// `gyrfalcon check`.
@@ -354,7 +493,7 @@ mod tests {
         let fixed = ["gyrfalcon", "agent", "--node-name", "n", "--namespace", "ns"];
         let cli = Cli::try_parse_from(fixed.iter().chain(flags)).expect("good flags");
         let Command::Agent(agent) = cli.command else { panic!("another command") };
-        agent.operator()
+        agent.link.operator()
     }
 
     #[test]

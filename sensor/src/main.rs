@@ -3,6 +3,7 @@
 
 mod active;
 mod agent;
+mod audit;
 #[expect(unsafe_code, reason = "opens cgroups by their ids")]
 mod cgroups;
 mod cli;
@@ -53,12 +54,14 @@ fn main() -> ExitCode {
     };
     let level = match &cli.command {
         Command::Agent(args) => args.log_level,
+        Command::Audit(args) => args.run.log_level,
         _ => tracing::Level::INFO,
     };
     log::start(level);
     let exit = match &cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Agent(args) => agent::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Check(args) => commands::check::check(args),
         Command::Test(args) => commands::test::test(args),
         Command::Record(args) => commands::record::record(args),

@@ -59,6 +59,7 @@ const RENDERS: &[Render] = &[
             "sinks.secretNames={pager}",
         ],
     },
+    Render { name: "audit", set: &["audit.enabled=true", "audit.service.clusterIP=10.96.0.77"] },
     Render {
         name: "openshift",
         set: &["openshift.enabled=true", "sensor.seLinuxOptions.type=spc_t", "sensor.resourceQuota.enabled=true"],

@@ -53,6 +53,8 @@ words! {
         RolledBack,
         /// No node is targeted, so there is nothing to run.
         NoNodes,
+        /// It has rules on the audit log, and nothing receives the audit log.
+        NoAuditReceiver,
         /// A node refused the rules, or cannot run any.
         LoadFailed,
         /// A node has not said that it runs the current bundle.

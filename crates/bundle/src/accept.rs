@@ -77,6 +77,8 @@ pub struct Verdict {
     pub serving_generation: Option<i64>,
     /// What the judged generation contains; `enabled` counts what the bundle's generation has.
     pub summary: RuleSummary,
+    /// Whether rules on the audit log of it run.
+    pub audit: bool,
     /// What its tests came to.
     pub trial: Trial,
 }

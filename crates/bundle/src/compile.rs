@@ -7,7 +7,7 @@ use api::{
     condition::Reason,
     rule::{FalcoRuleSpec, Mode, RuleEvents, Throttle},
 };
-use rules::{load::Options, ruleset::Ruleset};
+use rules::{diagnostic::Code, load::Options, ruleset::Ruleset};
 
 use crate::{Assembly, Bundle, Limits, NodeFacts, Problem, Unit};
 
@@ -39,6 +39,8 @@ pub struct UnitState {
     pub events: Option<RuleEvents>,
     /// What became of it.
     pub outcome: UnitOutcome,
+    /// It has rules of a source that is judged elsewhere.
+    pub elsewhere: bool,
 }
 
 /// What became of a unit on a node.
@@ -49,7 +51,7 @@ pub enum UnitOutcome {
         /// Rules that are not left out.
         rules: usize,
     },
-    /// It is not for this node.
+    /// It is not for this node, or all its rules are of a source that is judged elsewhere.
     Skipped,
     /// It does not load here; the others run without it.
     Failed(Vec<Problem>),
@@ -72,11 +74,13 @@ pub fn compile(bundle: &Bundle, node: &NodeFacts, options: &Options) -> Compiled
             throttle: spec.and_then(|spec| spec.throttle.clone()),
             events: spec.and_then(|spec| spec.events.clone()),
             outcome: UnitOutcome::Skipped,
+            elsewhere: false,
         };
         if let Some(spec) = spec {
             let active = node.is_selected(spec.node_selector.as_ref());
             let work = limits.work(unit.kind);
             let mut problems = assembly.add(number, &unit.id(), spec, active, work);
+            state.elsewhere = problems.iter().any(|problem| problem.code == Code::UnknownSource.name());
             problems.retain(|problem| problem.error);
             state.outcome = match (active, problems.is_empty()) {
                 (true, true) => UnitOutcome::Loaded { rules: 0 },
@@ -97,6 +101,7 @@ pub fn compile(bundle: &Bundle, node: &NodeFacts, options: &Options) -> Compiled
             throttle: None,
             events: None,
             outcome: UnitOutcome::Failed(vec![problem]),
+            elsewhere: false,
         });
     }
     let ruleset = assembly.ruleset();
@@ -107,6 +112,9 @@ pub fn compile(bundle: &Bundle, node: &NodeFacts, options: &Options) -> Compiled
     for (number, state) in units.iter_mut().enumerate() {
         if let UnitOutcome::Loaded { rules } = &mut state.outcome {
             *rules = counts.get(&number).copied().unwrap_or_default();
+            if *rules == 0 && state.elsewhere {
+                state.outcome = UnitOutcome::Skipped;
+            }
         }
     }
     Compiled { ruleset, units, of_rule }

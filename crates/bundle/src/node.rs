@@ -13,12 +13,16 @@ pub struct NodeFacts {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// It stands for no node: no selector leaves it out.
+    #[serde(default)]
+    pub everywhere: bool,
 }
 
 impl NodeFacts {
     /// Whether the selector selects the node; no selector selects all.
     pub fn is_selected(&self, selector: Option<&LabelSelector>) -> bool {
-        selector.is_none_or(|selector| selector.selects(|key| self.labels.get(key).map(String::as_str)))
+        self.everywhere
+            || selector.is_none_or(|selector| selector.selects(|key| self.labels.get(key).map(String::as_str)))
     }
 
     /// Whether the node is among the first `percent` of all nodes for a resource. Nodes stay where they are while the
@@ -39,7 +43,7 @@ mod tests {
     use super::*;
 
     fn node(name: &str) -> NodeFacts {
-        NodeFacts { name: name.into(), labels: BTreeMap::new() }
+        NodeFacts { name: name.into(), ..NodeFacts::default() }
     }
 
     #[test]

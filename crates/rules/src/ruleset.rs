@@ -155,6 +155,12 @@ impl<'r> RuleRef<'r> {
         self.rule.scope.as_deref()
     }
 
+    /// Its condition, and the fields of its output.
+    pub(crate) fn parts(self) -> (&'r Typed, Vec<(&'static Field, &'r Arg)>) {
+        let extra = self.rule.extra.iter().flat_map(|(_, template)| template.fields());
+        (&self.rule.condition, self.rule.output.fields().into_iter().chain(extra).collect())
+    }
+
     /// The event types it can match.
     pub fn event_types(self) -> EventSet {
         self.rule.events

@@ -47,6 +47,11 @@ impl Fanout {
         }
     }
 
+    /// Whether some sink has so much to send that more would soon be dropped: for those who can wait.
+    pub fn is_crowded(&self) -> bool {
+        self.0.load().iter().any(|lane| lane.queue.is_crowded())
+    }
+
     /// The sink was replaced since the list was read: its successor takes the alert.
     fn publish_to_successor(&self, lane: &Lane, alert: Arc<Alert>) {
         let lanes = self.0.load();

@@ -242,6 +242,11 @@ impl Queue {
         state.len as u64 + u64::from(state.in_hand)
     }
 
+    /// Whether a quarter of the places is taken.
+    pub fn is_crowded(&self) -> bool {
+        self.lock().len.saturating_mul(4) > self.config.capacity
+    }
+
     /// Asks the sink to open its file anew before the next alert.
     pub fn request_reopen(&self) {
         self.reopen.store(true, Relaxed);

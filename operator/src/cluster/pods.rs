@@ -230,6 +230,15 @@ impl Pods {
         tables.pods.values().filter(ours).map(|pod| pod.node.clone()).collect()
     }
 
+    /// The names of living pods of a service account.
+    pub fn pods_of(&self, namespace: &str, service_account: &str) -> HashSet<Box<str>> {
+        let tables = self.lock();
+        let ours = |pod: &&Arc<PodEntry>| {
+            pod.alive && &*pod.namespace == namespace && &*pod.service_account == service_account
+        };
+        tables.pods.values().filter(ours).map(|pod| pod.name.clone()).collect()
+    }
+
     /// The node that a pod runs on, if its uid is this.
     pub fn node_of(&self, uid: &str) -> Option<Box<str>> {
         self.lock().pods.get(uid).map(|pod| pod.node.clone())

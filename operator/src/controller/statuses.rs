@@ -28,6 +28,7 @@ use crate::{
         observe::{self, RuleResource},
         status::{self, Seen},
     },
+    sensors::auth::{audit_key, is_audit},
     sinks::{Difference, difference, plan_sink_status},
     write::Urgency,
 };
@@ -41,6 +42,8 @@ impl Controller {
         let nodes = self.cluster.nodes.state();
         let with_pod = self.cluster.pods.nodes_of(&self.sensors.0, &self.sensors.1);
         self.desired = nodes::desired(&nodes, &with_pod, &self.fleet);
+        let receivers = self.cluster.pods.pods_of(&self.receivers.0, &self.receivers.1);
+        self.desired.extend(receivers.iter().map(|pod| audit_key(pod).into()));
         let mut alive = HashSet::new();
         let storms = self.announcer.storms();
         for rule in observe::resources(&self.cluster) {
@@ -70,6 +73,8 @@ impl Controller {
         let before = rule.status().unwrap_or(&empty);
         let now = Timestamp::now();
         let load = self.fleet.load(uid, &generations, &self.desired, now.as_second());
+        // Rules on the audit log run nowhere when nothing receives it.
+        let unheard = judgement.audit && !self.desired.iter().any(|name| is_audit(name));
         let total = self.fleet.total(uid);
         let count = total.map_or(0, |total| total.hits.saturating_add(total.retired));
         let shown = before.hits.as_ref().map_or(0, |hits| u64::try_from(hits.total).unwrap_or(0));
@@ -79,6 +84,7 @@ impl Controller {
             spec: rule.spec(),
             judgement: &judgement,
             load: &load,
+            unheard,
             total,
             last_hour: self.history.last_hour(uid, now.as_second()),
             bundle: &bundle::short_hash(&judged.offer.hash),

@@ -63,6 +63,7 @@ pub fn judgement(verdict: &Verdict) -> Judgement {
         warnings: status(&verdict.warnings),
         summary: Some(verdict.summary.clone()),
         tests: Some(verdict.trial.to_status()).filter(|tests| tests.passed + tests.failed > 0),
+        audit: verdict.audit,
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Judgement {
     pub summary: Option<RuleSummary>,
     /// What its tests came to; none when it has none or they were not run.
     pub tests: Option<TestSummary>,
+    /// Whether it has rules on the audit log.
+    pub audit: bool,
 }
 
 /// Everything that a status is made of.
@@ -45,6 +47,8 @@ pub struct Seen<'a> {
     pub judgement: &'a Judgement,
     /// How far the serving generation has come.
     pub load: &'a Load,
+    /// It has rules on the audit log, and nothing receives that.
+    pub unheard: bool,
     /// How often its rules matched.
     pub total: Option<&'a Total>,
     /// Matches in the last hour.
@@ -170,6 +174,7 @@ fn conditions(seen: &Seen<'_>) -> Vec<api::condition::Condition> {
     let on_nodes = format!("{} of {} nodes", load.loaded, load.desired);
     let (programmed, why) = match judgement.serving {
         None => (Unknown, Reason::NotAcknowledged),
+        Some(_) if seen.unheard => (False, Reason::NoAuditReceiver),
         Some(_) if load.desired == 0 => (Unknown, Reason::NoNodes),
         Some(_) if load.loaded == load.desired => (True, Reason::AllNodesLoaded),
         Some(_) if load.failed > 0 => (False, Reason::LoadFailed),
@@ -178,6 +183,9 @@ fn conditions(seen: &Seen<'_>) -> Vec<api::condition::Condition> {
     let text = match why {
         Reason::NotAcknowledged => "no generation was accepted yet".to_owned(),
         Reason::NoNodes => "no node with a sensor is selected".to_owned(),
+        Reason::NoAuditReceiver => {
+            "rules on the audit log run nowhere: no receiver is installed; set audit.enabled in the chart".to_owned()
+        }
         _ => format!("{on_nodes} run generation {}", judgement.serving.unwrap_or_default()),
     };
     conditions.set(Programmed, programmed, why, &text);
@@ -271,12 +279,13 @@ mod tests {
         load: Load,
         spec: FalcoRuleSpec,
         rollout: Option<RolloutStatus>,
+        unheard: bool,
     }
 
     fn accepted(load: Load) -> Case {
         let summary = RuleSummary { rules: 2, macros: 1, lists: 0, enabled: 2, warnings: 0 };
         let judgement = Judgement { serving: Some(4), summary: Some(summary), ..Judgement::default() };
-        Case { judgement, load, spec: FalcoRuleSpec::default(), rollout: None }
+        Case { judgement, load, spec: FalcoRuleSpec::default(), rollout: None, unheard: false }
     }
 
     fn loaded(loaded: u32, desired: u32) -> Load {
@@ -289,6 +298,7 @@ mod tests {
             spec: &case.spec,
             judgement: &case.judgement,
             load: &case.load,
+            unheard: case.unheard,
             total: None,
             last_hour: 0,
             bundle: "sha256:0123456789ab",

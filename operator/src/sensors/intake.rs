@@ -17,6 +17,7 @@ use crate::{
     cluster::pods::Pods,
     metrics::Metrics,
     outbox::{Envelope, OutboxError},
+    sensors::auth::{audit_pod, is_audit},
     sinks::SinkSet,
 };
 
@@ -108,7 +109,14 @@ impl Intake {
     /// of the node itself, so that neither Events nor sinks of somebody else's namespace have it.
     fn confine(&self, node: &Arc<str>, alerts: &mut [proto::Alert]) {
         let elsewhere = |pod: &mut proto::Pod| !self.0.pods.can_be_on(node, &pod.namespace, &pod.name, &pod.uid);
-        let foreign = alerts.iter_mut().filter_map(|alert| alert.pod.take_if(elsewhere)).count();
+        // What receivers of the audit log tell is about objects, wherever they are; sensors know of pods only.
+        let foreign = match is_audit(node) {
+            true => alerts.iter_mut().filter_map(|alert| alert.pod.take()).count(),
+            false => {
+                let objects = alerts.iter_mut().filter_map(|alert| alert.object.take()).count();
+                objects + alerts.iter_mut().filter_map(|alert| alert.pod.take_if(elsewhere)).count()
+            }
+        };
         if foreign > 0 {
             self.0.metrics.alerts_foreign.inc_by(foreign as u64);
             warn!(node = &**node, alerts = foreign, "a sensor sent alerts about pods that are not on its node");
@@ -116,15 +124,22 @@ impl Intake {
     }
 }
 
+/// A sensor's node; the pod of a receiver of the audit log.
+fn hostname(node: &Arc<str>) -> Arc<str> {
+    audit_pod(node).map_or_else(|| Arc::clone(node), Arc::from)
+}
+
 /// The alert as sinks see it. Where it happened is taken from what the sensor knows, not from the text of the alert.
 fn envelope(node: &Arc<str>, spool: &Arc<str>, alert: &proto::Alert) -> Envelope {
     let fields = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&alert.output_fields);
-    let namespace = alert.pod.as_ref().map(|pod| pod.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    let of_pod = alert.pod.as_ref().map(|pod| pod.namespace.as_str());
+    let of_object = || alert.object.as_ref().map(|object| object.namespace.as_str());
+    let namespace = of_pod.or_else(of_object).filter(|namespace| !namespace.is_empty());
     Envelope {
         spool: Arc::clone(spool),
         seq: alert.seq,
         alert: Alert {
-            hostname: Arc::clone(node),
+            hostname: hostname(node),
             time_ns: alert.time_ns,
             rule: alert.rule.as_str().into(),
             priority: Priority::parse(&alert.priority).unwrap_or(Priority::Debug),

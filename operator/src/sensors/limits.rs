@@ -60,7 +60,8 @@ pub fn tame(message: &mut Message) {
 
 /// Cuts what a sensor says of itself.
 pub fn tame_hello(hello: &mut proto::Hello) {
-    let proto::Hello { protocol: _, node, version, kernel, architecture, boot_id, spool: _, bundle, driver } = hello;
+    let proto::Hello { protocol: _, node, version, kernel, architecture, boot_id, spool: _, bundle, driver, role: _ } =
+        hello;
     for word in [node, version, kernel, architecture, boot_id, bundle, driver] {
         cut(word, NAME);
     }
@@ -76,6 +77,11 @@ fn tame_alert(alert: &mut proto::Alert) {
     alert.tags.iter_mut().for_each(|tag| cut(tag, WORD));
     if alert.output_fields.len() > FIELDS {
         alert.output_fields = String::new();
+    }
+    if let Some(proto::Object { group, version, resource, namespace, name, uid, exists: _ }) = &mut alert.object {
+        for word in [group, version, resource, namespace, name, uid] {
+            cut(word, NAME);
+        }
     }
     if let Some(proto::Pod { namespace, name, uid, container, container_id, image }) = &mut alert.pod {
         for word in [namespace, name, uid, container, container_id, image] {

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::{
     FromNode, NodeTable, Offer, Said,
-    auth::{Gate, same_node},
+    auth::{Gate, same},
     intake::Intake,
     limits, session,
 };
@@ -122,7 +122,7 @@ impl link_server::Link for Server {
             warn!(error = %link::chain(&refusal), "sensor refused");
             Status::from(&refusal)
         };
-        let actual = self.gate.node(request.metadata()).await.map_err(refuse)?;
+        let caller = self.gate.caller(request.metadata()).await.map_err(refuse)?;
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(HELLO, inbound.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello in time"))??;
@@ -130,7 +130,8 @@ impl link_server::Link for Server {
             Some(from_sensor::Message::Hello(hello)) => hello,
             _ => return Err(Status::invalid_argument("the first message must be Hello")),
         };
-        same_node(&actual, &hello.node).map_err(refuse)?;
+        same(&caller, &hello).map_err(refuse)?;
+        let actual = caller.key();
         limits::tame_hello(&mut hello);
         if hello.protocol < link::OLDEST_PROTOCOL {
             warn!(node = actual, protocol = hello.protocol, version = hello.version, "sensor is too old");

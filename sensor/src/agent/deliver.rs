@@ -28,6 +28,6 @@ impl Publish for Deliver {
                 image: facts.map_or_else(String::new, |facts| facts.image.to_string()),
             }
         });
-        self.queue.push(Hit { alert, active: Arc::clone(origin.active), rule: origin.rule, pod });
+        self.queue.push(Hit { alert, active: Arc::clone(origin.active), rule: origin.rule, pod, object: None });
     }
 }

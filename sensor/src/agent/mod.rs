@@ -8,14 +8,14 @@
 //! operator → link's threads → compiler's thread → this thread → event loop (swaps between two events)
 //! ```
 
-mod bundle;
-mod cache;
-mod compiler;
+pub mod bundle;
+pub mod cache;
+pub mod compiler;
 mod deliver;
-mod facts;
-mod link;
-mod spool;
-mod status;
+pub mod facts;
+pub mod link;
+pub mod spool;
+pub mod status;
 #[cfg(test)]
 mod testing;
 
@@ -80,8 +80,8 @@ enum Wake {
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Agent) -> Exit {
     // Before there is any other thread. A folder that cannot be made is reported by who uses it.
-    let _ = fs::create_dir_all(&args.state_dir);
-    confine(std::slice::from_ref(&args.state_dir));
+    let _ = fs::create_dir_all(&args.link.state_dir);
+    confine(std::slice::from_ref(&args.link.state_dir));
     let (sender, wakes) = mpsc::channel();
     if let Err(error) = signals::send(&[SIGINT, SIGTERM], sender.clone(), |_| Wake::Signal) {
         error!(error = %error, "cannot receive signals");
@@ -115,8 +115,9 @@ struct Agent {
 
 impl Agent {
     fn start(args: &cli::Agent, wakes: Sender<Wake>) -> Result<Self, Failed> {
-        let lock = lock(&args.state_dir)?;
-        let (spool, queue, writer) = spool::start(&args.state_dir.join("spool"), Limits::mib(args.spool_mib))?;
+        let lock = lock(&args.link.state_dir)?;
+        let (spool, queue, writer) =
+            spool::start(&args.link.state_dir.join("spool"), Limits::mib(args.link.spool_mib))?;
         let link_status = Arc::new(LinkStatus::default());
         let status = Arc::new(Status::new(Arc::clone(&spool), Arc::clone(&link_status)));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -155,7 +156,7 @@ impl Agent {
             compiler::Parts {
                 compile: Box::new(move |bundle, facts| bundle::compile(bundle, &node, facts, &options)),
                 effect: effect(wakes.clone()),
-                cache: Cache::open(&args.state_dir)?,
+                cache: Cache::open(&args.link.state_dir)?,
                 acks: acks.clone(),
                 booted: Box::new(move || {
                     // The control thread ends last.
@@ -315,7 +316,7 @@ impl Receive for Inbox {
 }
 
 /// Only one sensor may use the folder: waits for one that is ending.
-fn lock(state_dir: &Path) -> Result<File, Failed> {
+pub fn lock(state_dir: &Path) -> Result<File, Failed> {
     let locked = || -> io::Result<File> {
         fs::create_dir_all(state_dir)?;
         let file = File::create(state_dir.join("lock"))?;
@@ -338,8 +339,8 @@ struct StateDir {
 }
 
 fn address(args: &cli::Agent) -> link::Address {
-    let (dial, name) = args.operator();
-    link::Address { dial, name, ca: args.ca.clone(), token: args.token.clone() }
+    let (dial, name) = args.link.operator();
+    link::Address { dial, name, ca: args.link.ca.clone(), token: args.link.token.clone() }
 }
 
 fn hello(args: &cli::Agent) -> proto::Hello {

@@ -37,7 +37,7 @@ pub fn hit(active: &Arc<Active>, message: &str) -> Hit {
         message: message.into(),
         output_fields: vec![("fd.name".into(), message.into())],
     };
-    Hit { alert: Arc::new(alert), active: Arc::clone(active), rule: Some(0), pod: None }
+    Hit { alert: Arc::new(alert), active: Arc::clone(active), rule: Some(0), pod: None, object: None }
 }
 
 /// An alert as it lies in the spool.

@@ -15,7 +15,7 @@ use rules::load::{AppendOutput, Options, RuleMatching, Selection, Selector};
 use crate::{cli, rules::Message};
 
 /// The loader's options from the command line.
-fn compile_options(args: &cli::Compile, hostname: String) -> Options {
+pub fn compile_options(args: &cli::Compile, hostname: String) -> Options {
     let select = |enable: bool| move |name: &String| Selection { enable, selector: Selector::Rule(name.clone()) };
     let append = |output: &String| AppendOutput { extra_output: Some(output.clone()), ..AppendOutput::default() };
     let suggested = (!args.no_suggested_output).then(AppendOutput::suggested);
@@ -34,7 +34,7 @@ fn compile_options(args: &cli::Compile, hostname: String) -> Options {
 }
 
 /// The name of this host in alerts: the one that was given, or its own.
-fn hostname(given: Option<&str>) -> String {
+pub fn hostname(given: Option<&str>) -> String {
     given.map_or_else(
         || {
             nix::unistd::gethostname()
@@ -45,7 +45,7 @@ fn hostname(given: Option<&str>) -> String {
 }
 
 /// Prints what the user must know about the files.
-fn print_messages(messages: &[Message]) {
+pub fn print_messages(messages: &[Message]) {
     let mut out = std::io::stderr().lock();
     for message in messages {
         // Nobody reads standard error any more: there is nobody to tell.

@@ -61,7 +61,7 @@ pub fn run(args: &cli::Run) -> Exit {
         Err(exit) => return exit,
     };
     let Some(active) = compiled.active.map(Arc::new) else { return Exit::Input };
-    let sinks = match console(args, compiled.sinks) {
+    let sinks = match console(args.json, args.output.as_deref(), compiled.sinks) {
         Ok(sinks) => sinks,
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
@@ -206,7 +206,7 @@ impl Standalone {
         };
         let (sinks, writable) = (&mut self.sinks, &self.writable);
         let reconfigure = || {
-            let configs = console(args, compiled.sinks)?;
+            let configs = console(args.json, args.output.as_deref(), compiled.sinks)?;
             configs.iter().try_for_each(|config| reachable(config, writable))?;
             Ok(sinks.reconfigure(configs, DRAIN)?)
         };
@@ -255,20 +255,20 @@ fn settle(wakes: &Receiver<Wake>) -> Option<i32> {
 }
 
 /// The sinks of the manifests and those of the command line: `--output`, or the terminal unless a manifest has it.
-fn console(args: &cli::Run, mut configs: Vec<SinkConfig>) -> Result<Vec<SinkConfig>, Failed> {
-    let format = if args.json { Format::Json } else { Format::Text };
-    let mut terminal = args.output.is_none();
+pub fn console(json: bool, output: Option<&Path>, mut configs: Vec<SinkConfig>) -> Result<Vec<SinkConfig>, Failed> {
+    let format = if json { Format::Json } else { Format::Text };
+    let mut terminal = output.is_none();
     for config in &mut configs {
         if let Target::Stdout(stdout) = &mut config.target
             && !config.suspended
         {
             terminal = false;
-            if args.json {
+            if json {
                 stdout.format = Format::Json;
             }
         }
     }
-    if let Some(path) = &args.output {
+    if let Some(path) = output {
         let file = FileSink { path: absolute(path)?, format: Some(format), ..FileSink::default() };
         configs.push(command_line(AlertSinkSpec { file: Some(file), ..AlertSinkSpec::default() })?);
     }
@@ -314,6 +314,6 @@ fn command_line(spec: AlertSinkSpec) -> Result<SinkConfig, Failed> {
     Ok(SinkConfig::new(id, &spec, &Secrets::default())?)
 }
 
-fn absolute(path: &PathBuf) -> Result<String, Failed> {
+fn absolute(path: &Path) -> Result<String, Failed> {
     Ok(std::path::absolute(path)?.display().to_string())
 }

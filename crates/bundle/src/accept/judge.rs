@@ -34,6 +34,15 @@ enum Choice {
     Nothing,
 }
 
+/// What runs of a resource.
+#[derive(Debug, Clone, Copy, Default)]
+struct Running {
+    /// Rules that are enabled.
+    enabled: usize,
+    /// Some of them are on the audit log.
+    audit: bool,
+}
+
 /// A version of a resource.
 pub(super) struct Version<'a> {
     /// With the text of its ConfigMap in `rules`.
@@ -190,7 +199,7 @@ impl<'a> Entry<'a> {
         Some(Staged { percent, previous_generation, previous })
     }
 
-    fn verdict(&self, enabled: usize) -> Verdict {
+    fn verdict(&self, Running { enabled, audit }: Running) -> Verdict {
         let candidate = self.candidate;
         let outcome = match (self.errors.first(), candidate.spec.suspended()) {
             (_, true) => Outcome::Suspended,
@@ -218,6 +227,7 @@ impl<'a> Entry<'a> {
             warnings: self.warnings.clone(),
             serving_generation,
             summary,
+            audit,
             trial: self.trial.clone(),
         }
     }
@@ -263,7 +273,7 @@ pub(super) fn judge(candidates: &[Candidate], previous: &Bundle, settings: &Sett
                 let units = order.iter().filter_map(|at| entries[*at].unit()).collect();
                 let bundle = Bundle { settings: settings.clone(), units, unreadable: Vec::new() };
                 let verdict =
-                    |(entry, enabled): (&Entry<'_>, usize)| (entry.candidate.id.clone(), entry.verdict(enabled));
+                    |(entry, running): (&Entry<'_>, Running)| (entry.candidate.id.clone(), entry.verdict(running));
                 return Accepted {
                     bundle,
                     verdicts: entries.iter().zip(enabled).map(verdict).collect::<BTreeMap<_, _>>(),
@@ -286,7 +296,7 @@ fn load(
     settings: &Settings,
     limits: &Limits,
     holders: Option<&Vec<usize>>,
-) -> Result<(Vec<usize>, Vec<usize>), usize> {
+) -> Result<(Vec<usize>, Vec<Running>), usize> {
     let mut order: Vec<usize> = (0..entries.len()).filter(|at| entries[*at].version().is_some()).collect();
     order.sort_by_cached_key(|at| entries[*at].place());
     let base = Options { sources: EventSource::ALL.to_vec(), ..Options::default() };
@@ -304,10 +314,12 @@ fn load(
         }
     }
     order.retain(|at| entries[*at].choice != Choice::Nothing);
-    let mut enabled = vec![0; entries.len()];
+    let mut enabled = vec![Running::default(); entries.len()];
     for (at, rule) in assembly.rules() {
         if let Some(count) = at.and_then(|at| enabled.get_mut(at)) {
-            *count += usize::from(rule.enabled && rule.selected);
+            let runs = rule.enabled && rule.selected;
+            count.enabled += usize::from(runs);
+            count.audit |= runs && rule.source == EventSource::K8sAudit;
         }
     }
     Ok((order, enabled))

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use event::fields::EventSource;
+
 use super::{
     FileOptions, FileResult, Layer, Listing, Loaded, MAX_FILE_BYTES, Options, Report, RuleMatching, Schema,
     cache::{self, Layer as States},
@@ -340,6 +342,7 @@ impl Loader {
             name: rule.name.as_str(),
             origin,
             namespace: layer,
+            source: rule.known_source?,
             enabled: select::is_enabled(rule.name.as_str(), &rule.tags, rule.enabled, &self.options.selection),
             selected: selected && rule.priority <= self.options.minimum_priority,
         })
@@ -375,6 +378,8 @@ pub struct RuleInfo<'l> {
     pub origin: &'l str,
     /// The namespace that wrote it; `None` for rules of the cluster.
     pub namespace: Option<&'l str>,
+    /// Its event source.
+    pub source: EventSource,
     /// Whether it is enabled.
     pub enabled: bool,
     /// Whether priority, tags and the options of its file let it be loaded.

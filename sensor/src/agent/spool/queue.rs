@@ -30,6 +30,8 @@ pub struct Hit {
     pub rule: Option<usize>,
     /// Where it happened; none for the host.
     pub pod: Option<proto::Pod>,
+    /// The object that a request of the audit log was about.
+    pub object: Option<proto::Object>,
 }
 
 impl Hit {

@@ -98,6 +98,7 @@ fn append(store: &mut Store, hit: &Hit) {
         message: alert.message.to_string(),
         output_fields: serde_json::Value::Object(fields).to_string(),
         pod: hit.pod.clone(),
+        object: hit.object.clone(),
         seq: 0,
         bundle: hit.active.bundle().to_owned(),
         id: String::new(),
