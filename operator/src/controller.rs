@@ -121,6 +121,8 @@ pub struct Controller {
 struct Rollout {
     generation: i64,
     status: RolloutStatus,
+    /// When its step began, on a clock that nobody sets.
+    began: Instant,
     /// Hits of each node at the beginning of the minute.
     minute: (Instant, HashMap<Box<str>, u64>),
 }
@@ -269,7 +271,10 @@ impl Controller {
             self.history.note(rule.uid(), count(hits.total), now);
             if let (Some(rollout), Some(generation)) = (&status.rollout, status.observed_generation) {
                 let minute = (Instant::now(), HashMap::new());
-                let rollout = Rollout { generation, status: rollout.clone(), minute };
+                // What an earlier leader has waited counts; a wrong clock at most makes the step begin anew.
+                let waited = Duration::from_secs(u64::try_from(now - rollout.since.0.as_second()).unwrap_or(0));
+                let began = Instant::now().checked_sub(waited).unwrap_or_else(Instant::now);
+                let rollout = Rollout { generation, status: rollout.clone(), began, minute };
                 self.rollouts.insert(rule.uid().to_owned(), rollout);
             }
         }
@@ -407,7 +412,8 @@ impl Controller {
                         warn!(resource = %rule.id(), reason, "rollout undone");
                     }
                     let minute = (Instant::now(), self.hits_by_node(uid));
-                    self.rollouts.insert(uid.to_owned(), Rollout { generation, status, minute });
+                    let rollout = Rollout { generation, status, began: Instant::now(), minute };
+                    self.rollouts.insert(uid.to_owned(), rollout);
                 }
                 None => {
                     self.rollouts.remove(uid);
@@ -441,6 +447,7 @@ impl Controller {
             loaded: load.desired > 0 && load.loaded == load.desired,
             refused: load.failures.iter().find(|failure| failure.refused).map(|failure| failure.message.to_string()),
             alerts_per_minute: alerts.max().unwrap_or_default(),
+            lasted: known.began.elapsed(),
         }
     }
 

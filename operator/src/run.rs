@@ -37,10 +37,8 @@ use crate::{
     webhook,
 };
 
-/// How often certificates are looked at.
-const CERTIFICATES: Duration = Duration::from_secs(600);
-/// How often they are looked at after that failed.
-const CERTIFICATES_RETRY: Duration = Duration::from_secs(30);
+/// How often certificates are looked at: somebody may have deleted what holds them, and replicas follow the leader.
+const CERTIFICATES: Duration = Duration::from_secs(30);
 /// How often they are looked for while there are none.
 const CERTIFICATES_MISSING: Duration = Duration::from_secs(2);
 /// How often is said that the API server has not told everything yet.
@@ -256,7 +254,7 @@ async fn keep_certificates(store: Store, certificates: Certificates, mut leaders
             // Those that are shown stay good meanwhile.
             Err(error) if certificates.ready() => {
                 warn!(error = %link::chain(&error), "certificates could not be looked at; trying again");
-                CERTIFICATES_RETRY
+                CERTIFICATES
             }
             Err(error) => {
                 warn!(error = %link::chain(&error), "certificates are not in place; trying again");

@@ -57,13 +57,14 @@ impl Throttle {
         let now = subject.time_ns();
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= KEYS && !windows.contains_key(&key) {
-            windows.retain(|_, window| now.saturating_sub(window.began_ns) < self.interval_ns);
+            windows.retain(|_, window| now.abs_diff(window.began_ns) < self.interval_ns);
             if windows.len() >= KEYS {
                 return true;
             }
         }
         let window = windows.entry(key).or_insert(Window { began_ns: now, alerts: 0 });
-        if now.saturating_sub(window.began_ns) >= self.interval_ns {
+        // Also when the clock was set back: waiting until it is there again could take for ever.
+        if now.abs_diff(window.began_ns) >= self.interval_ns {
             *window = Window { began_ns: now, alerts: 0 };
         }
         let passes = window.alerts < self.per_key;
@@ -107,5 +108,12 @@ mod tests {
         assert!(passes(&throttle, 0, "/b", 2), "another key");
         assert!(passes(&throttle, 1, "/a", 2), "another rule");
         assert!(Throttle::new(1, 1, &["no.field".to_owned()], Catalogue::default()).is_none());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_forth_begins_a_new_interval() {
+        let throttle = Throttle::new(1, 60_000_000_000, &[], Catalogue::default()).expect("no field");
+        let seconds = [86_400, 86_401, 100, 101, 90_000, 90_001].map(|second| passes(&throttle, 0, "/a", second));
+        assert_eq!(seconds, [true, false, true, false, true, false]);
     }
 }

@@ -62,7 +62,8 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-fn sensor() -> Result<String> {
+/// The sensor's program.
+pub fn sensor_program() -> Result<String> {
     std::env::var(SENSOR_VAR)
         .with_context(|| format!("{SENSOR_VAR} does not name the sensor\n  remedy: use `cargo xtask e2e`"))
 }
@@ -75,7 +76,7 @@ struct Sensor {
 
 impl Sensor {
     fn start(cluster: &Cluster, word: &str) -> Result<Self> {
-        let program = sensor()?;
+        let program = sensor_program()?;
         let folder = cluster.dir().join(format!("sensor-{word}"));
         fs::create_dir_all(&folder)?;
         let rules = folder.join("rules.yaml");
@@ -201,7 +202,7 @@ fn exec_in_pod(cluster: &Cluster) -> Result<()> {
 fn sensor_in_pod(cluster: &Cluster) -> Result<()> {
     const IMAGE: &str = "e2e.gyrfalcon.dev/sensor:1";
     let archive = cluster.dir().join("sensor.tar");
-    Image::of_program(IMAGE, Path::new(&sensor()?))?.write(&archive)?;
+    Image::of_program(IMAGE, Path::new(&sensor_program()?))?.write(&archive)?;
     cluster.load_image(&archive)?;
     let namespace = cluster.namespace("within")?;
     let capabilities =

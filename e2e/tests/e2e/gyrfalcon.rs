@@ -1,20 +1,20 @@
 //! Gyrfalcon itself: the chart on the cluster, used as one would use it, with kubectl.
-//!
-//! It is installed once, by the first case that asks for it. Each case has rules of its own, about words or files of its
-//! own, so that none sees what another does.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use e2e::install::{self, SYSTEM};
-use e2e::{Cluster, Namespace, image, try_wait_for};
+use e2e::{Cluster, try_wait_for};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::harness::{LONG, case, case_alone};
 use crate::receiver::Receiver;
+use crate::steps::{
+    condition, events, falco_rule, hits, installed, kill, operator_pod, past_the_webhook, ready, root, rule, sink_to,
+    state, wait_condition, wait_hits,
+};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -35,105 +35,6 @@ pub fn trials() -> Vec<Trial> {
         case_alone("an_upgrade_keeps_every_resource", upgrade),
         case_alone("the_charts_own_test_passes", helm_test),
     ]
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
-}
-
-/// Installs Gyrfalcon unless it is.
-fn installed(cluster: &Cluster) -> Result<()> {
-    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
-    let outcome = INSTALLED.get_or_init(|| install(cluster).map_err(|error| format!("{error:#}")));
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(error) => bail!("Gyrfalcon is not installed: {error}"),
-    }
-}
-
-fn install(cluster: &Cluster) -> Result<()> {
-    let archives = ["gyrfalcon", "gyrfalcon-operator"].map(image::archive);
-    for archive in archives {
-        cluster.load_image(&archive?)?;
-    }
-    let printed = install::helm(cluster, &root().join("charts/gyrfalcon"), &["operator.replicas=1"]);
-    printed.map(drop).with_context(|| format!("the pods are\n{}", state(cluster)))
-}
-
-/// What one would look at when nothing comes up.
-fn state(cluster: &Cluster) -> String {
-    let look = |args: &[&str]| cluster.kubectl_args(args, None).map(|output| output.stdout).unwrap_or_default();
-    let logs = |component: &str| {
-        look(&["logs", "--namespace", SYSTEM, "--selector", component, "--all-containers", "--prefix", "--tail=30"])
-    };
-    [
-        look(&["get", "pods", "--all-namespaces", "--output=wide"]),
-        look(&["get", "events", "--namespace", SYSTEM]),
-        logs("app.kubernetes.io/component=operator"),
-        logs("app.kubernetes.io/component=sensor"),
-    ]
-    .join("\n")
-}
-
-/// A rule for whoever executes something with this word.
-fn rule(name: &str, word: &str) -> Value {
-    json!({
-        "rule": name,
-        "condition": format!("evt.type in (execve, execveat) and proc.args contains {word}"),
-        "output": "seen | cmd=%proc.cmdline pod=%k8s.pod.name namespace=%k8s.ns.name",
-        "priority": "Warning",
-        "tags": ["e2e"],
-    })
-}
-
-fn falco_rule(name: &str, spec: &Value) -> String {
-    json!({"apiVersion": "gyrfalcon.dev/v1alpha1", "kind": "FalcoRule", "metadata": {"name": name}, "spec": spec})
-        .to_string()
-}
-
-fn condition<'o>(object: &'o Value, type_: &str) -> Option<&'o Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == type_)
-}
-
-/// Waits until the resource's condition is so, for the generation that it has.
-fn wait_condition(space: &Namespace<'_>, kind: &str, name: &str, type_: &str, status: &str) -> Result<Value> {
-    let mut seen = Value::Null;
-    let what = format!("{kind}/{name} has {type_}={status}");
-    let done = try_wait_for(LONG, &what, || {
-        seen = space.kubectl_json(["get", kind, name])?;
-        let current = seen["status"]["observedGeneration"] == seen["metadata"]["generation"];
-        let holds = condition(&seen, type_).is_some_and(|condition| condition["status"] == status);
-        Ok((current && holds).then(|| seen.clone()))
-    });
-    done.with_context(|| format!("its status is {:#}", seen["status"]))
-}
-
-fn ready(space: &Namespace<'_>, name: &str) -> Result<Value> {
-    wait_condition(space, "falcorule", name, "Ready", "True")
-}
-
-fn hits(space: &Namespace<'_>, name: &str) -> Result<i64> {
-    let rule = space.kubectl_json(["get", "falcorule", name])?;
-    Ok(rule["status"]["hits"]["total"].as_i64().unwrap_or(0))
-}
-
-/// Waits until the rule has so many hits; fails at once when it has more.
-fn wait_hits(space: &Namespace<'_>, name: &str, wanted: i64) -> Result<()> {
-    let longest = Duration::from_secs(150);
-    let mut seen = 0;
-    let done = try_wait_for(longest, &format!("{wanted} hits of {name}"), || {
-        seen = hits(space, name)?;
-        ensure!(seen <= wanted, "{name} has {seen} hits, not {wanted}");
-        Ok((seen == wanted).then_some(()))
-    });
-    done.with_context(|| format!("there are {seen}"))
-}
-
-/// The Events about a pod that are ours.
-fn events(space: &Namespace<'_>, pod: &str) -> Result<Vec<Value>> {
-    let about = format!("--field-selector=reportingComponent=gyrfalcon.dev/sensor,involvedObject.name={pod}");
-    let list = space.kubectl_json(["get", "events", &about])?;
-    Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
 fn rule_fires(cluster: &Cluster) -> Result<()> {
@@ -211,22 +112,6 @@ fn broken_edit(cluster: &Cluster) -> Result<()> {
     ensure!(described.contains("did you mean `proc.args`"), "{described}");
     space.exec("web", ["echo", "second-word"])?;
     wait_hits(&space, "edited", 1)
-}
-
-/// Does something that the webhook would refuse, while its configuration does not apply to anything.
-fn past_the_webhook(cluster: &Cluster, act: impl Fn() -> Result<()>) -> Result<()> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let set = |operations: &str| {
-        let patch = format!(r#"[{{"op":"replace","path":"/webhooks/0/rules/0/operations","value":{operations}}}]"#);
-        let args = ["patch", "validatingwebhookconfiguration", "gyrfalcon", "--type=json", "--patch", &patch];
-        cluster.kubectl_args(&args, None)?.success().map(drop)
-    };
-    set(r#"["CONNECT"]"#)?;
-    // The API server follows the configuration with a watch of its own.
-    let acted = try_wait_for(LONG, "a change that the webhook does not see", || Ok(act().ok()));
-    set(r#"["CREATE","UPDATE"]"#)?;
-    acted
 }
 
 fn dry_run(cluster: &Cluster) -> Result<()> {
@@ -355,16 +240,6 @@ fn shadow(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn sink_to(url: &str, more: &Value) -> String {
-    let mut spec =
-        json!({"webhook": {"url": url}, "retry": {"maxAttempts": 1000, "initialBackoff": "500ms", "maxBackoff": "2s"}});
-    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
-        spec.extend(more.clone());
-    }
-    json!({"apiVersion": "gyrfalcon.dev/v1alpha1", "kind": "AlertSink", "metadata": {"name": "hook"}, "spec": spec})
-        .to_string()
-}
-
 fn sink(cluster: &Cluster) -> Result<()> {
     installed(cluster)?;
     let (space, other) = (cluster.namespace("sink")?, cluster.namespace("elsewhere")?);
@@ -409,32 +284,6 @@ fn wrong_secret(cluster: &Cluster) -> Result<()> {
     let text = condition(&refused, "Ready").map(|one| one["message"].to_string()).unwrap_or_default();
     ensure!(text.contains("token"), "{text}");
     Ok(())
-}
-
-fn operator_pod(cluster: &Cluster) -> Result<String> {
-    pod_of(cluster, "operator")
-}
-
-fn pod_of(cluster: &Cluster, component: &str) -> Result<String> {
-    let selector = format!("--selector=app.kubernetes.io/component={component}");
-    let pods = cluster.kubectl_json(["get", "pods", "--namespace", SYSTEM, &selector])?;
-    let name = pods["items"][0]["metadata"]["name"].as_str().context("there is no such pod")?;
-    Ok(name.to_owned())
-}
-
-/// Kills the program in a pod as the kernel would, and waits until it runs again.
-fn kill(cluster: &Cluster, component: &str) -> Result<()> {
-    let pod = pod_of(cluster, component)?;
-    let status = || cluster.kubectl_json(["get", "pod", "--namespace", SYSTEM, &pod]);
-    let container = |status: &Value| status["status"]["containerStatuses"][0].clone();
-    let before = container(&status()?);
-    let id = before["containerID"].as_str().and_then(|id| id.split_once("://")).context("it has no id")?.1.to_owned();
-    cluster.ctr(["tasks", "kill", "--signal", "SIGKILL", &id])?.success()?;
-    try_wait_for(LONG * 3, &format!("{pod} runs again"), || {
-        let now = container(&status()?);
-        let again = now["restartCount"].as_i64() > before["restartCount"].as_i64() && now["ready"] == true;
-        Ok(again.then_some(()))
-    })
 }
 
 fn crashes(cluster: &Cluster) -> Result<()> {

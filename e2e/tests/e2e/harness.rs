@@ -11,6 +11,14 @@ use libtest_mimic::{Completion, Failed, Trial};
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// Makes outages as long as people fear them.
+const LONG_VAR: &str = "GYRFALCON_E2E_LONG";
+
+/// For how long something is away: longer than what notices it takes, or as long as somebody asked for.
+pub fn outage(short: Duration, long: Duration) -> Duration {
+    if env::var_os(LONG_VAR).is_some_and(|value| value == "1") { long } else { short }
+}
+
 /// `None` before the first case and after the last. Whoever reads it leaves it as it is; who writes is alone.
 static CLUSTER: RwLock<Option<Cluster>> = RwLock::new(None);
 

@@ -7,9 +7,12 @@
 
 mod cluster;
 mod facts;
+mod faults;
 mod gyrfalcon;
 mod harness;
 mod receiver;
+mod steps;
+mod talker;
 
 use std::env;
 
@@ -23,10 +26,8 @@ fn main() {
     // They wait for others most of the time.
     args.test_threads.get_or_insert(4);
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
-    let conclusion = libtest_mimic::run(
-        &args,
-        cluster::trials().into_iter().chain(facts::trials()).chain(gyrfalcon::trials()).filter(chosen).collect(),
-    );
+    let trials = [cluster::trials(), facts::trials(), gyrfalcon::trials(), faults::trials()];
+    let conclusion = libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect());
     harness::stop();
     conclusion.exit();
 }

@@ -17,8 +17,8 @@ mod writer;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use api::condition::Reason;
@@ -342,9 +342,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+/// Unix time in milliseconds as it was when this process first asked, and from then on by a clock that nobody sets: an
+/// alert does not grow old, nor a spool forgotten, because somebody sets the other one.
+pub fn now_ms() -> u64 {
+    static START: OnceLock<(Instant, u64)> = OnceLock::new();
+    let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let (start, unix) = START.get_or_init(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (Instant::now(), ms(since))
+    });
+    unix.saturating_add(ms(start.elapsed()))
 }
 
 #[cfg(test)]

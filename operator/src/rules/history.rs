@@ -14,6 +14,10 @@ impl History {
     pub fn note(&mut self, key: &str, count: u64, now: i64) {
         let minute = now.div_euclid(60);
         let snapshots = self.0.entry(key.into()).or_default();
+        // The clock was set back: what was noted keeps its distances, and ends now.
+        if let Some(ahead) = snapshots.back().map(|(last, _)| last - minute).filter(|ahead| *ahead > 0) {
+            snapshots.iter_mut().for_each(|(noted, _)| *noted -= ahead);
+        }
         match snapshots.back_mut() {
             Some((last, known)) if *last == minute => *known = (*known).max(count),
             Some((_, known)) if *known >= count => {}
@@ -58,6 +62,20 @@ mod tests {
         assert_eq!(history.last_hour("a", 3659), 6);
         assert_eq!(history.last_hour("a", 3660), 1);
         assert_eq!(history.last_hour("a", 5400), 0);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_forth_neither_fills_memory_nor_counts_twice() {
+        let mut history = History::default();
+        history.note("a", 0, 1_000_000);
+        history.note("a", 5, 1_000_060);
+        for minute in 0..200 {
+            history.note("a", 6 + minute, i64::try_from(minute).unwrap_or_default() * 60);
+        }
+        assert!(history.0.values().all(|snapshots| snapshots.len() <= 62));
+        assert_eq!(history.last_hour("a", 199 * 60), 60);
+        history.note("a", 300, 9_000_000);
+        assert_eq!(history.last_hour("a", 9_000_000), 95);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Progress {
     pub refused: Option<String>,
     /// Most alerts a minute of one node.
     pub alerts_per_minute: u64,
+    /// For how long the step has lasted, on a clock that nobody sets.
+    pub lasted: Duration,
 }
 
 /// How far the rollout should be now; none when the change goes to all nodes at once.
@@ -48,8 +50,7 @@ pub fn advance(
         let reason = Some(format!("rolled back at {} % of the nodes: {harm}", before.percent));
         return Some(RolloutStatus { phase: RolloutPhase::RolledBack, percent: 0, since, reason, ..before.clone() });
     }
-    let waited = now.duration_since(before.since.0).unsigned_abs() >= rollout.interval();
-    match waited && progress.loaded {
+    match progress.lasted >= rollout.interval() && progress.loaded {
         true => Some(at(before.step as usize)),
         false => Some(before.clone()),
     }
@@ -61,13 +62,6 @@ fn harm(rollout: &Rollout, progress: &Progress) -> Option<String> {
     }
     let most = rollout.rollback_alerts_per_minute()?;
     (progress.alerts_per_minute > u64::from(most)).then(|| format!("a node had more than {most} alerts in a minute"))
-}
-
-/// When to look again although nothing changes: the end of the current step.
-pub fn wake(rollout: Option<&Rollout>, status: Option<&RolloutStatus>, now: Timestamp) -> Option<Duration> {
-    let status = status.filter(|status| status.phase == RolloutPhase::Progressing)?;
-    let elapsed = now.duration_since(status.since.0).unsigned_abs();
-    Some(rollout?.interval().saturating_sub(elapsed))
 }
 
 #[cfg(test)]
@@ -93,8 +87,10 @@ mod tests {
     fn steps_follow_each_other_when_the_nodes_are_well() {
         let rollout = staged(serde_json::json!({}));
         let first = advance(Some(&rollout), None, &Progress::default(), at(0));
-        let step = |before: &Option<RolloutStatus>, progress: &Progress, second| {
-            advance(Some(&rollout), before.as_ref(), progress, at(second))
+        let step = |before: &Option<RolloutStatus>, progress: &Progress, second: i64| {
+            let since = before.as_ref().map_or(0, |before| before.since.0.as_second());
+            let lasted = Duration::from_secs(u64::try_from(second - since).unwrap_or_default());
+            advance(Some(&rollout), before.as_ref(), &Progress { lasted, ..progress.clone() }, at(second))
         };
         let percent = |status: &Option<RolloutStatus>| status.as_ref().map(|status| status.percent);
         assert_eq!(percent(&first), Some(5));
@@ -105,6 +101,18 @@ mod tests {
         let third = step(&second, &good(), 600);
         assert_eq!(third.as_ref().map(|status| (status.percent, status.phase)), Some((100, RolloutPhase::Completed)));
         assert_eq!(step(&third, &good(), 10_000), third);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_step_shorter_or_longer() {
+        let rollout = staged(serde_json::json!({}));
+        let first = advance(Some(&rollout), None, &good(), at(10_000)).expect("a rollout");
+        let lasting = |seconds| Progress { lasted: Duration::from_secs(seconds), ..good() };
+        for wall in [0, 10_000_000] {
+            assert_eq!(advance(Some(&rollout), Some(&first), &lasting(299), at(wall)), Some(first.clone()));
+            let second = advance(Some(&rollout), Some(&first), &lasting(300), at(wall)).expect("a rollout");
+            assert_eq!(second.percent, 50);
+        }
     }
 
     #[test]

@@ -153,7 +153,8 @@ impl Gate {
     /// When it must not be let in.
     pub async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Refusal> {
         let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refusal::NoToken)?;
+        let token = header.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
+        let token = token.filter(|token| !token.is_empty()).ok_or(Refusal::NoToken)?;
         let review = TokenReview {
             spec: TokenReviewSpec { audiences: Some(vec![self.audience.clone()]), token: token.to_owned() },
             ..TokenReview::default()

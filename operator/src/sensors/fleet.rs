@@ -14,7 +14,7 @@ use link::proto::{self, UnitState};
 use crate::sensors::{FromNode, Said};
 
 /// Seconds for which a sensor that is not connected is taken to do what it did: it may be starting anew.
-const AWAY: i64 = 60;
+const AWAY: u64 = 60;
 /// Resources that one sensor can count for, and rules of them.
 const COUNTED: (usize, usize) = (10_000, 20_000);
 
@@ -368,7 +368,8 @@ impl Fleet {
         };
         for node in nodes {
             let sensor = self.sensors.get(&**node);
-            let there = |sensor: &&Sensor| sensor.connected() || now - sensor.seen <= AWAY;
+            // Seen in the future: the clock was set back, and nobody knows for how long it has been away.
+            let there = |sensor: &&Sensor| sensor.connected() || now.abs_diff(sensor.seen) <= AWAY;
             let result = sensor.filter(there).and_then(|sensor| sensor.result(uid));
             match result.map(|result| (result.state(), result)) {
                 Some((UnitState::Skipped, _)) => {

@@ -20,7 +20,7 @@ use super::{
     desk::{Desk, Job},
     now_ms,
 };
-use crate::outbox::{Outbox, Outcome, Row, SinkNo, TestOutcome, TestResult, record};
+use crate::outbox::{self, Outbox, Outcome, Row, SinkNo, TestOutcome, TestResult, record};
 
 /// Alerts read at once.
 const ROWS: usize = 64;
@@ -202,7 +202,7 @@ impl Worker {
     fn in_vain(&self, max_attempts: Option<u32>, row: &Row) -> bool {
         match max_attempts {
             Some(attempts) => self.attempt.failures >= attempts,
-            None => self.attempt.failures >= ATTEMPTS && now_ms().saturating_sub(row.arrived_ms) > PATIENCE_MS,
+            None => self.attempt.failures >= ATTEMPTS && outbox::now_ms().saturating_sub(row.arrived_ms) > PATIENCE_MS,
         }
     }
 

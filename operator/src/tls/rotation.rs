@@ -47,6 +47,11 @@ impl Pair {
     fn ageing(&self, now: i64) -> bool {
         now >= self.made + (self.expires - self.made) / 3 * 2
     }
+
+    /// It is valid at that time. One from the future is not: the clock went wrong when it was made, or does now.
+    fn valid(&self, now: i64) -> bool {
+        self.made - CLOCK_SKEW.whole_seconds() <= now && now < self.expires
+    }
 }
 
 /// Everything that is kept.
@@ -88,15 +93,16 @@ impl Material {
 /// When a key cannot be made, or one that is kept cannot be read.
 pub fn plan(there: Option<Material>, names: &[String], now: OffsetDateTime) -> Result<Material, rcgen::Error> {
     let at = now.unix_timestamp();
-    let Some(mut material) = there.filter(|material| material.authority.expires > at) else {
+    let Some(mut material) = there.filter(|material| material.authority.valid(at)) else {
         let authority = authority(now)?;
         let leaf = leaf(&authority, names, now)?;
         return Ok(Material { authority, next: None, replaced: None, leaf, names: names.to_vec() });
     };
+    material.next.take_if(|next| !next.valid(at));
     if material.authority.ageing(at) && material.next.is_none() {
         material.next = Some(authority(now)?);
     }
-    let mut sign = material.leaf.ageing(at) || material.names != names;
+    let mut sign = material.leaf.ageing(at) || !material.leaf.valid(at) || material.names != names;
     if let Some(next) = material.next.take_if(|next| at >= next.made + PUBLISH_FIRST.whole_seconds()) {
         material.replaced = Some((std::mem::replace(&mut material.authority, next), at));
         sign = true;
@@ -205,6 +211,26 @@ mod tests {
 
         let done = at(&switched, day(246));
         assert_eq!(done.trusted().matches("BEGIN CERTIFICATE").count(), 1);
+    }
+
+    #[test]
+    fn what_a_wrong_clock_has_made_is_made_anew() {
+        let first = plan(None, &names(), day(100)).expect("keys can be made");
+        let back = at(&first, day(0));
+        assert_ne!(back.authority, first.authority, "nobody would trust it for a hundred days");
+        assert_eq!(at(&back, day(0)), back);
+        let slightly = at(&first, day(100) - Duration::minutes(5));
+        assert_eq!(slightly, first, "clocks differ by minutes");
+
+        let early = plan(None, &names(), day(0)).expect("keys can be made");
+        let mut renewed = at(&early, day(80));
+        renewed = at(&renewed, day(10));
+        assert_eq!(renewed.authority, early.authority);
+        assert!(renewed.leaf.valid(day(10).unix_timestamp()));
+
+        let published = at(&early, day(244));
+        let back = at(&published, day(240));
+        assert_eq!(back.next, None, "a successor from the future never signs");
     }
 
     #[test]

@@ -1,0 +1,86 @@
+//! A pod that does the same thing again and again, numbered, whatever happens to the cluster meanwhile; and whether each
+//! number has arrived.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Cluster, Namespace, try_wait_for};
+use serde_json::Value;
+
+use crate::harness::LONG;
+use crate::receiver::Receiver;
+
+/// A pod that executes `echo WORD nNUMBER` three times a second until it is stopped.
+pub struct Talker<'a> {
+    space: &'a Namespace<'a>,
+    container: String,
+    word: String,
+}
+
+/// The name of its pod.
+const POD: &str = "talker";
+
+impl<'a> Talker<'a> {
+    /// Starts it. The shell itself does not have the word among its arguments.
+    pub fn start(space: &'a Namespace<'a>, word: &str) -> Result<Self> {
+        let (first, rest) = word.split_at(word.len() / 2);
+        let script = format!(
+            "a={first}; b={rest}; i=0; while [ ! -e /stop ]; do i=$((i+1)); /bin/echo $a$b n$i; echo $i >/said; \
+             sleep 0.3; done; mv /said /count; sleep 100000"
+        );
+        space.busybox(POD, &script)?;
+        let pod = space.kubectl_json(["get", "pod", POD])?;
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().and_then(|id| id.split_once("://"));
+        let container = id.context("the pod has no container")?.1.to_owned();
+        Ok(Self { space, container, word: word.to_owned() })
+    }
+
+    /// How often it has spoken so far. Asks the container runtime, for the API server may be away.
+    pub fn said(&self, cluster: &Cluster) -> Result<u64> {
+        let exec = ["tasks", "exec", "--exec-id", "said", &self.container, "cat", "/said"];
+        // It may be writing just now.
+        try_wait_for(LONG, "a number", || Ok(cluster.ctr(exec)?.stdout.trim().parse().ok()))
+    }
+
+    /// Ends it; how often it has spoken.
+    pub fn stop(self) -> Result<u64> {
+        self.space.exec(POD, ["touch", "/stop"])?;
+        let count = try_wait_for(LONG, "the talker ends", || Ok(self.space.exec(POD, ["cat", "/count"]).ok()))?;
+        count.trim().parse().context("no number")
+    }
+
+    /// How often each number has arrived.
+    pub fn heard(&self, receiver: &Receiver) -> Result<BTreeMap<u64, u32>> {
+        heard(&self.word, receiver)
+    }
+}
+
+fn heard(word: &str, receiver: &Receiver) -> Result<BTreeMap<u64, u32>> {
+    let mut heard = BTreeMap::new();
+    for body in receiver.bodies() {
+        let alert: Value = serde_json::from_str(&body)?;
+        let command = alert["output_fields"]["proc.cmdline"].as_str().unwrap_or_default();
+        let number = command.strip_prefix("echo ").and_then(|rest| rest.strip_prefix(word)).and_then(|rest| {
+            let number = rest.trim().strip_prefix('n')?;
+            number.parse::<u64>().ok()
+        });
+        if let Some(number) = number {
+            *heard.entry(number).or_default() += 1;
+        }
+    }
+    Ok(heard)
+}
+
+/// Waits until each of so many numbers has arrived; fails at once when one has come twice.
+pub fn exactly_once(word: &str, count: u64, receiver: &Receiver, longest: Duration) -> Result<()> {
+    let mut missing = Vec::new();
+    let all = try_wait_for(longest, &format!("each of {count} alerts"), || {
+        let heard = heard(word, receiver)?;
+        let twice: Vec<_> = heard.iter().filter(|(_, times)| **times > 1).collect();
+        ensure!(twice.is_empty(), "these came more than once, with how often: {twice:?}");
+        missing = (1..=count).filter(|number| !heard.contains_key(number)).collect();
+        Ok(missing.is_empty().then_some(()))
+    });
+    all.with_context(|| format!("these are missing: {missing:?}"))
+}
