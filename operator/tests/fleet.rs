@@ -4,6 +4,7 @@
 //! It needs the programs that `cargo xtask e2e --prepare` builds, and is ignored without them:
 //! `cargo test -p gyrfalcon-operator --test fleet`. The cases share one control plane and run one after the other.
 
+mod cases;
 mod common;
 
 use std::{
@@ -30,6 +31,9 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tonic::Code;
 
+use cases::{
+    rollout::a_rollout_goes_step_by_step_and_back_on_harm, skew::sensors_of_the_release_before_and_after_are_understood,
+};
 use common::{
     ACCOUNT, SYSTEM,
     plane::{Place, Plane, writes},
@@ -80,6 +84,8 @@ fn main() {
         case!(nothing_is_written_while_nothing_happens),
         case!(a_sink_has_every_alert_within_two_seconds_while_the_api_server_is_away),
         case!(an_operator_that_starts_while_the_api_server_is_away_says_so_and_loses_nothing),
+        case!(a_rollout_goes_step_by_step_and_back_on_harm),
+        case!(sensors_of_the_release_before_and_after_are_understood),
         case!(a_silent_sensor_is_let_go),
     ];
     let conclusion = libtest_mimic::run(&arguments, cases);

@@ -10,8 +10,8 @@ pub fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Changes the level.
-static SET: OnceLock<Box<dyn Fn(Level) + Send + Sync>> = OnceLock::new();
+/// Changes the level; none is the one at the start.
+static SET: OnceLock<Box<dyn Fn(Option<Level>) + Send + Sync>> = OnceLock::new();
 
 /// Starts logging at a level; `GYRFALCON_LOG` takes directives as `RUST_LOG` does elsewhere.
 pub fn start(level: Level) {
@@ -24,11 +24,11 @@ pub fn start(level: Level) {
     let handle = logger.reload_handle();
     logger.init();
     // The logger lives as long as the program: a reload does not fail. Nor is logging started twice.
-    let _ = SET.set(Box::new(move |level| drop(handle.reload(filter(level)))));
+    let _ = SET.set(Box::new(move |other| drop(handle.reload(filter(other.unwrap_or(level))))));
 }
 
-/// Logs at another level from now on.
-pub fn set(level: Level) {
+/// Logs at another level from now on, or at the one of the start again.
+pub fn set(level: Option<Level>) {
     if let Some(set) = SET.get() {
         set(level);
     }

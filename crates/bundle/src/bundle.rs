@@ -6,10 +6,12 @@ use api::{
     rule::FalcoRuleSpec,
     scalar::Priority,
 };
-use rules::load::{self, AppendOutput, ExtraField, Options};
+use rules::load::{self, Options};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::outputs::appended;
 
 /// Everything that sensors run. Equal bundles have equal bytes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -104,35 +106,15 @@ impl Settings {
         }
     }
 
-    /// Options of the rule loader: those of `base` with the settings put in.
+    /// Options of the rule loader: those of `base` with the settings put in, as far as they are right.
     pub fn options(&self, base: &Options) -> Options {
-        let mut append_output = Vec::new();
-        if self.outputs.suggested_output() {
-            append_output.push(AppendOutput::suggested());
-        }
-        let field = |name: &String| ExtraField::Field(name.clone());
-        if !self.outputs.append_fields.is_empty() {
-            let extra_fields = self.outputs.append_fields.iter().map(field).collect();
-            append_output.push(AppendOutput { extra_fields, ..AppendOutput::default() });
-        }
-        for append in &self.outputs.append_output {
-            let matching = append.match_.clone().unwrap_or_default();
-            append_output.push(AppendOutput {
-                source: matching.source,
-                tags: matching.tags,
-                rule: matching.rule,
-                extra_output: append.extra_output.clone(),
-                extra_fields: append.extra_fields.iter().map(field).collect(),
-                suggested_output: false,
-            });
-        }
         Options {
             rule_matching: match self.rule_matching {
                 RuleMatching::First => load::RuleMatching::First,
                 RuleMatching::All => load::RuleMatching::All,
             },
             minimum_priority: priority(self.minimum_priority),
-            append_output,
+            append_output: appended(&self.outputs).0,
             ..base.clone()
         }
     }

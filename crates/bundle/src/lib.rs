@@ -12,6 +12,7 @@ mod bundle;
 mod compile;
 mod limits;
 mod node;
+mod outputs;
 mod problem;
 mod scope;
 pub mod trial;
@@ -22,4 +23,5 @@ pub use bundle::{Bundle, ReadError, Settings, Staged, Unit, Unreadable, priority
 pub use compile::{Compiled, UnitOutcome, UnitState, compile};
 pub use limits::Limits;
 pub use node::NodeFacts;
+pub use outputs::{OutputMistake, appended};
 pub use problem::Problem;

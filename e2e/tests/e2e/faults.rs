@@ -118,7 +118,7 @@ fn link_cut(cluster: &Cluster) -> Result<()> {
     ready(&space, "told")?;
     let took = begun.elapsed().as_secs();
     let count = talker.stop()?;
-    exactly_once(WORD, count, &receiver, LONG * 2)?;
+    exactly_once(cluster, WORD, count, &receiver, LONG * 2)?;
     wait_hits(&space, "told", i64::try_from(count)?)?;
     println!("cut for {took} s: {count} alerts, {stopped} of them before; each came once");
     // The webhook answers under the new authority.
@@ -153,7 +153,7 @@ fn without_api_server(cluster: &Cluster) -> Result<()> {
     let took = begun.elapsed().as_secs();
     ready(&space, "goes-on")?;
     let count = talker.stop()?;
-    exactly_once(WORD, count, &receiver, LONG * 3)?;
+    exactly_once(cluster, WORD, count, &receiver, LONG * 3)?;
     wait_hits(&space, "goes-on", i64::try_from(count)?)?;
     println!(
         "{took} s without an API server: {count} alerts, each came once; {killed_at} of them before the sensor began anew"

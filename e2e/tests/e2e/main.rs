@@ -6,8 +6,10 @@
 //! sleeps in place of a condition.
 
 mod cluster;
+mod config;
 mod facts;
 mod faults;
+mod garbage;
 mod gyrfalcon;
 mod harness;
 mod receiver;
@@ -26,7 +28,14 @@ fn main() {
     // They wait for others most of the time.
     args.test_threads.get_or_insert(4);
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
-    let trials = [cluster::trials(), facts::trials(), gyrfalcon::trials(), faults::trials()];
+    let trials = [
+        cluster::trials(),
+        facts::trials(),
+        gyrfalcon::trials(),
+        faults::trials(),
+        garbage::trials(),
+        config::trials(),
+    ];
     let conclusion = libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect());
     harness::stop();
     conclusion.exit();

@@ -172,6 +172,11 @@ fn first_container(cluster: &Cluster, pod: &str) -> Result<Value> {
     Ok(pod["status"]["containerStatuses"][0].clone())
 }
 
+/// How often the container of a component has begun anew.
+pub fn restarts(cluster: &Cluster, component: &str) -> Result<i64> {
+    Ok(first_container(cluster, &pod_of(cluster, component)?)?["restartCount"].as_i64().unwrap_or(0))
+}
+
 fn container_id(status: &Value) -> Result<&str> {
     Ok(status["containerID"].as_str().and_then(|id| id.split_once("://")).context("it has no id")?.1)
 }

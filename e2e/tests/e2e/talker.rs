@@ -73,7 +73,10 @@ fn heard(word: &str, receiver: &Receiver) -> Result<BTreeMap<u64, u32>> {
 }
 
 /// Waits until each of so many numbers has arrived; fails at once when one has come twice.
-pub fn exactly_once(word: &str, count: u64, receiver: &Receiver, longest: Duration) -> Result<()> {
+///
+/// Whatever else makes a machine busy can fill the kernel's rings: then the sensor has counted what is missing, and the
+/// failure says so.
+pub fn exactly_once(cluster: &Cluster, word: &str, count: u64, receiver: &Receiver, longest: Duration) -> Result<()> {
     let mut missing = Vec::new();
     let all = try_wait_for(longest, &format!("each of {count} alerts"), || {
         let heard = heard(word, receiver)?;
@@ -82,5 +85,8 @@ pub fn exactly_once(word: &str, count: u64, receiver: &Receiver, longest: Durati
         missing = (1..=count).filter(|number| !heard.contains_key(number)).collect();
         Ok(missing.is_empty().then_some(()))
     });
-    all.with_context(|| format!("these are missing: {missing:?}"))
+    all.with_context(|| {
+        let nodes = cluster.kubectl_json(["get", "sensornodes"]).unwrap_or_default();
+        format!("these are missing: {missing:?}; what the sensor has lost: {}", nodes["items"][0]["status"]["losses"])
+    })
 }

@@ -26,6 +26,7 @@ use crate::{
     rules::{
         judge::judgement,
         observe::{self, RuleResource},
+        review,
         status::{self, Seen},
     },
     sensors::auth::{audit_key, is_audit},
@@ -171,9 +172,19 @@ impl Controller {
         }
         let mut conditions = Conditions::new(&before.conditions, config.metadata.generation, Timestamp::now());
         let text = format!("{ready} of {desired} sensors run the current bundle");
-        match ready == desired {
-            true => conditions.set(ConditionType::Ready, ConditionStatus::True, Reason::AllSensorsReady, &text),
-            false => {
+        let mistakes = review::mistakes(&config);
+        match (mistakes.first(), ready == desired) {
+            (Some(first), _) => {
+                let more = match mistakes.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" (and {more} more)"),
+                };
+                let text = format!("{first}{more}; it is left out, everything else holds");
+                conditions.set(ConditionType::Ready, ConditionStatus::False, Reason::InvalidSpec, &text);
+                conditions.set(ConditionType::Stalled, ConditionStatus::True, Reason::InvalidSpec, &text);
+            }
+            (None, true) => conditions.set(ConditionType::Ready, ConditionStatus::True, Reason::AllSensorsReady, &text),
+            (None, false) => {
                 conditions.set(ConditionType::Ready, ConditionStatus::Unknown, Reason::SensorsNotReady, &text);
                 conditions.set(ConditionType::Reconciling, ConditionStatus::True, Reason::Progressing, &text);
             }

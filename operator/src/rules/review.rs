@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::{
     Kind, Resource,
+    config::SensorConfig,
     rule::{ClusterFalcoRule, FalcoRule},
 };
 use bundle::{Bundle, ConfigMap, Limits, Problem, Settings};
@@ -73,7 +74,7 @@ impl Judge for Reviewer {
             Some(Kind::ClusterAlertSink) => {
                 return checked(typed(object).map(Box::new).map(Resource::ClusterAlertSink));
             }
-            Some(Kind::SensorConfig) => return checked(typed(object).map(Box::new).map(Resource::SensorConfig)),
+            Some(Kind::SensorConfig) => return configuration(typed(object)),
             Some(Kind::SensorNode) | None => return Opinion::default(),
         };
         match rule {
@@ -95,6 +96,21 @@ fn checked(resource: Result<Resource, serde_json::Error>) -> Opinion {
         }
         Err(error) => unreadable(&error),
     }
+}
+
+/// What can be said about a configuration.
+fn configuration(config: Result<SensorConfig, serde_json::Error>) -> Opinion {
+    match config {
+        Ok(config) => Opinion { errors: mistakes(&config), warnings: Vec::new() },
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// What of a configuration cannot hold, each with its place and remedy. It is left out, the rest holds.
+pub fn mistakes(config: &SensorConfig) -> Vec<String> {
+    let (_, outputs) = bundle::appended(&config.spec.outputs());
+    let outputs = outputs.into_iter().map(|mistake| format!("{}: {}", mistake.path, mistake.message));
+    checked(Ok(Resource::SensorConfig(Box::new(config.clone())))).errors.into_iter().chain(outputs).collect()
 }
 
 fn unreadable(error: &serde_json::Error) -> Opinion {
@@ -152,10 +168,12 @@ mod tests {
     fn a_setting_that_the_api_server_cannot_check_is_refused_with_its_place() {
         let object = json!({
             "apiVersion": "gyrfalcon.dev/v1alpha1", "kind": "SensorConfig", "metadata": {"name": "default"},
-            "spec": {"events": {"redact": ["good", "bad("]}},
+            "spec": {"events": {"redact": ["good", "bad("]}, "outputs": {"appendFields": ["proc.nme"]}},
         });
         let object: DynamicObject = serde_json::from_value(object).expect("an object");
-        let opinion = checked(typed(&object).map(Box::new).map(Resource::SensorConfig));
-        assert_eq!(opinion.errors, ["spec.events.redact[1]: redact: not a regular expression"]);
+        let opinion = configuration(typed(&object));
+        assert_eq!(opinion.errors[0], "spec.events.redact[1]: redact: not a regular expression");
+        assert!(opinion.errors[1].starts_with("spec.outputs.appendFields[0]: "), "{opinion:?}");
+        assert!(opinion.errors[1].contains("did you mean `proc.name`"), "{opinion:?}");
     }
 }

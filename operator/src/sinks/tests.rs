@@ -222,6 +222,7 @@ async fn each_sink_gets_what_it_asks_for_and_a_namespace_only_its_own() {
     assert_eq!((own.taken(), picky.taken()), (vec!["Read a".into()], vec!["Read b".into()]));
     assert_eq!((picked.counters.filtered, picked.flow), (3, Flow::Delivered));
     assert_eq!(sinks.view(&own_id).expect("a sink").counters.filtered, 0);
+    view(&sinks, &cluster("all"), |view| view.counters.sent == 4).await;
     assert_eq!(sinks.outbox().bytes(), 0);
 }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use bundle::NodeFacts;
 use hyper_util::rt::TokioIo;
 use link::proto::{self, FromSensor, ToSensor, from_sensor, link_client::LinkClient, to_sensor};
 use rustls::{
@@ -59,7 +60,8 @@ impl Dial {
         Ok(Self { address, tls: Arc::new(tls) })
     }
 
-    async fn channel(&self) -> Result<Channel> {
+    /// A connection without a session.
+    pub async fn channel(&self) -> Result<Channel> {
         let dial = self.clone();
         let connector = tower::service_fn(move |_: axum::http::Uri| {
             let dial = dial.clone();
@@ -133,6 +135,25 @@ pub fn hello(node: &str, spool: &str) -> proto::Hello {
 struct Unit {
     uid: String,
     generation: i64,
+    rollout: Option<Staged>,
+}
+
+/// A unit of which only some nodes run the generation.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Staged {
+    percent: u8,
+    previous_generation: Option<i64>,
+}
+
+impl Unit {
+    /// The generation that this node runs; none when it runs nothing of it.
+    fn generation(&self, node: &NodeFacts) -> Option<i64> {
+        match &self.rollout {
+            Some(staged) if !node.is_within(staged.percent, &self.uid) => staged.previous_generation,
+            _ => Some(self.generation),
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -151,7 +172,10 @@ pub struct State {
     pub bundle: String,
     /// When it acknowledged that.
     pub acked_bundle: Option<Instant>,
+    node: NodeFacts,
     units: Vec<Unit>,
+    /// Generations that it says it cannot run.
+    refused: Vec<(String, i64)>,
     /// Alerts that the operator has not acknowledged, in order.
     spool: VecDeque<proto::Alert>,
     next: u64,
@@ -167,7 +191,12 @@ pub struct State {
 impl State {
     /// The generation of a resource that it runs.
     pub fn generation(&self, uid: &str) -> Option<i64> {
-        self.units.iter().find(|unit| unit.uid == uid).map(|unit| unit.generation)
+        self.units.iter().find(|unit| unit.uid == uid)?.generation(&self.node)
+    }
+
+    /// From now on, say that this generation of a resource cannot run here.
+    pub fn refuse(&mut self, uid: &str, generation: i64) {
+        self.refused.push((uid.to_owned(), generation));
     }
 
     /// Alerts that are not acknowledged.
@@ -194,7 +223,8 @@ pub struct Sensor {
 impl Sensor {
     /// Starts one. What it says at regular times is shifted by `offset`, so that not all speak at once.
     pub fn start(dial: Dial, token: String, hello: proto::Hello, offset: Duration) -> Self {
-        let state = Mutex::new(State { next: 1, ..State::default() });
+        let node = NodeFacts { name: hello.node.clone(), ..NodeFacts::default() };
+        let state = Mutex::new(State { next: 1, node, ..State::default() });
         let shared = Arc::new(Shared { dial, token, hello, state, more: Notify::new(), offset });
         let task = tokio::spawn(run(Arc::clone(&shared)));
         Self { shared, task }
@@ -366,11 +396,21 @@ fn changed_counts(shared: &Shared) -> proto::Counts {
 
 fn ack(shared: &Shared) -> from_sensor::Message {
     let state = shared.state();
-    let unit = |unit: &Unit| proto::UnitResult {
-        uid: unit.uid.clone(),
-        generation: unit.generation,
-        state: proto::UnitState::Loaded.into(),
-        ..proto::UnitResult::default()
+    let unit = |unit: &Unit| {
+        let generation = unit.generation(&state.node);
+        let refuses = |(uid, refused): &(String, i64)| *uid == unit.uid && Some(*refused) == generation;
+        let (state, message) = match (generation, state.refused.iter().any(refuses)) {
+            (None, _) => (proto::UnitState::Skipped, ""),
+            (Some(_), true) => (proto::UnitState::Failed, "this kernel cannot run this"),
+            (Some(_), false) => (proto::UnitState::Loaded, ""),
+        };
+        proto::UnitResult {
+            uid: unit.uid.clone(),
+            generation: generation.unwrap_or(unit.generation),
+            state: state.into(),
+            message: message.to_owned(),
+            ..proto::UnitResult::default()
+        }
     };
     from_sensor::Message::BundleAck(proto::BundleAck {
         hash: state.bundle.clone(),

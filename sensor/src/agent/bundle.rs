@@ -21,9 +21,7 @@ const MESSAGE: usize = 500;
 /// Compiles a bundle for a node.
 pub fn compile(verified: &Verified, node: &str, facts: &proto::NodeFacts, options: &Options) -> Result<Built, String> {
     let bundle = Bundle::read(&verified.bytes, &verified.hash).map_err(|error| chain(&error).to_string())?;
-    if let Some(level) = bundle.settings.log_level.and_then(|level| level.name().parse::<Level>().ok()) {
-        log::set(level);
-    }
+    log::set(bundle.settings.log_level.and_then(|level| level.name().parse::<Level>().ok()));
     let labels = facts.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let node = NodeFacts { name: node.to_owned(), labels, everywhere: false };
     Ok(build(bundle::compile(&bundle, &node, options), options))

@@ -1,0 +1,4 @@
+//! Cases of the fleet that need words of their own.
+
+pub mod rollout;
+pub mod skew;
