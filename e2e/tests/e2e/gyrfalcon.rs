@@ -9,7 +9,7 @@ use e2e::{Cluster, try_wait_for};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::harness::{LONG, case, case_alone};
+use crate::harness::{LONG, case, case_alone, outage};
 use crate::receiver::Receiver;
 use crate::steps::{
     condition, events, falco_rule, hits, installed, kill, operator_pod, past_the_webhook, ready, root, rule, sink_to,
@@ -193,18 +193,27 @@ fn config_map(cluster: &Cluster) -> Result<()> {
     ensure!(condition(&waiting, "Reconciling").is_some(), "{:#}", waiting["status"]);
     ensure!(condition(&waiting, "Accepted").is_some_and(|one| one["reason"] == "RefNotFound"));
     let map = |word: &str| {
-        let text = serde_json::to_string(&json!([rule("From a map", word)])).unwrap_or_default();
+        let mut rule = rule("From a map", word);
+        // Falco wants a description of a rule in a file.
+        rule["desc"] = json!("d");
+        let text = serde_json::to_string(&json!([rule])).unwrap_or_default();
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rules"}, "data": {"rules.yaml": text}})
     };
-    let mut described = map("sixth-word");
-    // Falco wants a description of a rule in a file.
-    described["data"]["rules.yaml"] = json!(
-        described["data"]["rules.yaml"].as_str().unwrap_or_default().replace("\"tags\"", "\"desc\":\"d\",\"tags\"")
-    );
-    space.apply(&described.to_string())?;
+    space.apply(&map("sixth-word").to_string())?;
     ready(&space, "from-map")?;
     space.exec("web", ["echo", "sixth-word"])?;
-    wait_hits(&space, "from-map", 1)
+    wait_hits(&space, "from-map", 1)?;
+    // Deleted while it is in use: what was read last goes on, and the status says so.
+    space.kubectl(["delete", "configmap", "rules"])?.success()?;
+    let missing = wait_condition(&space, "falcorule", "from-map", "Ready", "False")?;
+    let accepted = condition(&missing, "Accepted").cloned().unwrap_or_default();
+    ensure!(accepted["reason"] == "RefNotFound" && accepted["message"].to_string().contains("rules"), "{accepted:#}");
+    space.exec("web", ["echo", "sixth-word"])?;
+    wait_hits(&space, "from-map", 2)?;
+    space.apply(&map("nineteenth-word").to_string())?;
+    ready(&space, "from-map")?;
+    space.exec("web", ["echo", "nineteenth-word"])?;
+    wait_hits(&space, "from-map", 3)
 }
 
 fn failing_tests(cluster: &Cluster) -> Result<()> {
@@ -310,6 +319,8 @@ fn crashes(cluster: &Cluster) -> Result<()> {
 
 fn nothing_lost(cluster: &Cluster) -> Result<()> {
     installed(cluster)?;
+    // The crashes alone take long enough to be noticed.
+    let rest = outage(Duration::ZERO, Duration::from_secs(600));
     let space = cluster.namespace("lossless")?;
     space.busybox("web", "sleep 1000")?;
     let receiver = Receiver::start(None)?;
@@ -321,12 +332,15 @@ fn nothing_lost(cluster: &Cluster) -> Result<()> {
     say("n1")?;
     receiver.wait(1)?;
     receiver.refuse(true);
+    let begun = Instant::now();
     say("n2")?;
     kill(cluster, "operator")?;
     say("n3")?;
     kill(cluster, "sensor")?;
     ready(&space, "kept")?;
     say("n4")?;
+    try_wait_for(rest + LONG, "the outage is over", || Ok((begun.elapsed() >= rest).then_some(())))?;
+    println!("{} s without receiver", begun.elapsed().as_secs());
     receiver.refuse(false);
     try_wait_for(LONG * 2, "every alert", || {
         let bodies = receiver.bodies().join("\n");

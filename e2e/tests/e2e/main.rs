@@ -13,6 +13,7 @@ mod garbage;
 mod gyrfalcon;
 mod harness;
 mod receiver;
+mod replicas;
 mod steps;
 mod talker;
 
@@ -35,6 +36,7 @@ fn main() {
         faults::trials(),
         garbage::trials(),
         config::trials(),
+        replicas::trials(),
     ];
     let conclusion = libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect());
     harness::stop();

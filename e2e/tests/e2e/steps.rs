@@ -183,7 +183,12 @@ fn container_id(status: &Value) -> Result<&str> {
 
 /// What the container runtime calls the container of a component.
 pub fn container_of(cluster: &Cluster, component: &str) -> Result<String> {
-    Ok(container_id(&first_container(cluster, &pod_of(cluster, component)?)?)?.to_owned())
+    container_in(cluster, &pod_of(cluster, component)?)
+}
+
+/// What it calls the container of this pod.
+pub fn container_in(cluster: &Cluster, pod: &str) -> Result<String> {
+    Ok(container_id(&first_container(cluster, pod)?)?.to_owned())
 }
 
 /// Kills a container as the kernel would.

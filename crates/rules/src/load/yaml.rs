@@ -14,9 +14,11 @@ use crate::{
 
 /// Deepest nesting. Rules need seven levels.
 const MAX_DEPTH: usize = 64;
-/// Most nodes, and most bytes of scalars, that aliases may expand a file to.
+/// Most nodes, and most bytes of scalars, of a file.
 const MAX_NODES: usize = 1_000_000;
 const MAX_BYTES: usize = 64 << 20;
+/// Most nodes, and most bytes, that aliases may add to a file: a few hundred bytes of memory for each.
+const MAX_ADDED: (usize, usize) = (100_000, 8 << 20);
 /// Most keys of a mapping. A rule has a dozen.
 const MAX_KEYS: usize = 1000;
 
@@ -148,15 +150,18 @@ struct Reader<'m> {
     documents: Vec<Node>,
     diagnostics: Vec<Diagnostic>,
     open: Vec<Open>,
-    anchors: HashMap<usize, Node>,
+    /// What aliases stand for, and how large it is.
+    anchors: HashMap<usize, (Node, (usize, usize))>,
     nodes: usize,
     bytes: usize,
+    /// What anchors and aliases have added, in nodes and bytes.
+    added: (usize, usize),
 }
 
 impl<'m> Reader<'m> {
     fn new(map: &'m SourceMap, id: SourceId) -> Self {
         let (documents, diagnostics, open, anchors) = Default::default();
-        Self { map, id, documents, diagnostics, open, anchors, nodes: 0, bytes: 0 }
+        Self { map, id, documents, diagnostics, open, anchors, nodes: 0, bytes: 0, added: (0, 0) }
     }
 
     fn documents(&mut self, text: &str, offsets: &Offsets) -> Result<(), Stop> {
@@ -203,8 +208,15 @@ impl<'m> Reader<'m> {
                 }
                 None => Ok(()),
             },
-            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
-                Some(node) => self.value(node, 0),
+            Event::Alias(anchor) => match self.anchors.get(&anchor).map(|(_, size)| *size) {
+                Some(size) => {
+                    // Before it is copied.
+                    self.add(size, span)?;
+                    match self.anchors.get(&anchor).map(|(node, _)| node.clone()) {
+                        Some(node) => self.value(node, 0),
+                        None => Ok(()),
+                    }
+                }
                 None => Err(self.too_complex(span, "an alias inside of what it stands for")),
             },
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
@@ -222,6 +234,15 @@ impl<'m> Reader<'m> {
         Ok(())
     }
 
+    /// A copy of something of this size is about to be made.
+    fn add(&mut self, (nodes, bytes): (usize, usize), span: Span) -> Result<(), Box<Diagnostic>> {
+        self.added = (self.added.0.saturating_add(nodes), self.added.1.saturating_add(bytes));
+        if self.added.0 > MAX_ADDED.0 || self.added.1 > MAX_ADDED.1 {
+            return Err(self.too_complex(span, "YAML that is too large with its aliases put in"));
+        }
+        Ok(())
+    }
+
     /// A complete value: part of the innermost open collection, or a document.
     fn value(&mut self, node: Node, anchor: usize) -> Result<(), Box<Diagnostic>> {
         let (nodes, bytes) = match self.open.last() {
@@ -230,13 +251,12 @@ impl<'m> Reader<'m> {
         };
         (self.nodes, self.bytes) = (self.nodes + nodes, self.bytes + bytes);
         if self.nodes > MAX_NODES || self.bytes > MAX_BYTES {
-            return Err(self.too_complex(node.span(), "YAML that is too large with its aliases put in"));
+            return Err(self.too_complex(node.span(), "YAML that is too large"));
         }
         if anchor > 0 {
-            // Paid for in advance, as often as it may come.
-            let (nodes, bytes) = node.size();
-            (self.nodes, self.bytes) = (self.nodes + nodes, self.bytes + bytes);
-            self.anchors.insert(anchor, node.clone());
+            let size = node.size();
+            self.add(size, node.span())?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         let key = match self.open.last_mut() {
             None => {
