@@ -308,14 +308,14 @@ mod tests {
             ..proto::Alert::default()
         };
         let about = internal(&SensorConfigSpec::default());
-        let told = hit(&mut Book::default(), &node, &about, alert.clone()).expect("a hit");
+        let told = hit(&mut Book::default(), &Kinds::default(), &node, &about, alert.clone()).expect("a hit");
         assert!(matches!(&told.subject, Subject::Node(of) if *of == node), "{:?}", told.subject);
         assert!(told.rule.events.enabled && told.priority <= told.rule.events.minimum_priority);
         assert_eq!((told.rule.kind.name(), &*told.rule.resource), ("SensorNode", "node-7"));
         // Only so: an unknown resource, or another source, is not believed.
         let nobodys = proto::Alert { source: "syscall".to_owned(), ..alert.clone() };
-        assert!(hit(&mut Book::default(), &node, &about, nobodys).is_none());
+        assert!(hit(&mut Book::default(), &Kinds::default(), &node, &about, nobodys).is_none());
         let unknown = proto::Alert { unit: "uid-of-nothing".to_owned(), ..alert };
-        assert!(hit(&mut Book::default(), &node, &about, unknown).is_none());
+        assert!(hit(&mut Book::default(), &Kinds::default(), &node, &about, unknown).is_none());
     }
 }
