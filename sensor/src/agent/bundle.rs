@@ -30,9 +30,7 @@ pub fn compile(verified: &Verified, node: &str, facts: &proto::NodeFacts, option
 /// Compiles a bundle for a receiver of the audit log: it is on no node, so no selector of nodes leaves it out.
 pub fn compile_for_audit(verified: &Verified, options: &Options) -> Result<Built, String> {
     let bundle = Bundle::read(&verified.bytes, &verified.hash).map_err(|error| chain(&error).to_string())?;
-    if let Some(level) = bundle.settings.log_level.and_then(|level| level.name().parse::<Level>().ok()) {
-        log::set(level);
-    }
+    log::set(bundle.settings.log_level.and_then(|level| level.name().parse::<Level>().ok()));
     let nowhere = NodeFacts { name: "audit".to_owned(), everywhere: true, ..NodeFacts::default() };
     Ok(build(bundle::compile(&bundle, &nowhere, options), options))
 }
