@@ -30,6 +30,10 @@ pub enum Command {
     Check(Check),
     /// Run the tests that rule resources contain
     Test(Test),
+    /// Show what a rule comes down to: its condition with lists and macros put in, its events and fields, what comes first
+    Explain(Explain),
+    /// Turn Falco rules files into rule resources, and rule resources into Falco rules files
+    Convert(Convert),
     /// Record what happens on this host into a file, for `replay` anywhere. Needs root
     Record(Record),
     /// Judge the events of a recording by rules and print alerts, on any machine and as fast as it goes
@@ -417,6 +421,39 @@ pub struct Test {
     /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `gyrfalcon explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Name of the rule
+    pub rule: String,
+    /// Files and folders with rules, in the order in which they are loaded
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How rules are compiled.
+    #[command(flatten)]
+    pub compile: Compile,
+}
+
+/// `gyrfalcon convert`.
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// Rules files, which become resources, or manifests, whose rules become one rules file; not both
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Name of the resource, where there is one rules file. Default: the file's own name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Make FalcoRules of this namespace, which see its pods only. Default: ClusterFalcoRules
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Write into this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// `gyrfalcon record`.

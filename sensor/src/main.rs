@@ -64,6 +64,8 @@ fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args),
         Command::Check(args) => commands::check::check(args),
         Command::Test(args) => commands::test::test(args),
+        Command::Explain(args) => commands::explain::explain(args),
+        Command::Convert(args) => commands::convert::convert(args),
         Command::Record(args) => commands::record::record(args),
         Command::Replay(args) => commands::replay::replay(args),
         Command::Fields(args) => commands::list::fields(args),

@@ -12,7 +12,7 @@ use rules::{
 use crate::driver::Filters;
 
 /// The system calls that have a filter.
-const FILTERED: [&str; 2] = ["open", "openat"];
+pub const FILTERED: [&str; 2] = ["open", "openat"];
 
 /// Filters for a ruleset.
 pub fn filters(ruleset: &Ruleset) -> Filters {

@@ -68,6 +68,18 @@ struct RuleResource<'a> {
 /// Plain rules files come first, in the order of the command line; then the resources, by their order and name. A
 /// suspended resource stays as it is in `loaded`, or out if it is not there.
 pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: Options, colour: bool) -> Compiled {
+    compile_and(files, errors, loaded, options, colour, |_| ()).0
+}
+
+/// As [`compile`]; `look` sees the loader with everything in it.
+pub fn compile_and<T>(
+    files: &[File],
+    errors: &[InputError],
+    loaded: &Specs,
+    options: Options,
+    colour: bool,
+    look: impl FnOnce(&Loader) -> T,
+) -> (Compiled, T) {
     let colour = if colour { Colour::Always } else { Colour::Never };
     let mut messages: Vec<Message> =
         errors.iter().map(|error| Message { error: true, text: format!("error: {}\n", chain(error)) }).collect();
@@ -144,6 +156,7 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
     }
     messages.extend(claims(&units));
 
+    let seen = look(&loader);
     let mut results = loader.finish();
     let by_file = results.files.iter_mut().flat_map(|file| &mut file.diagnostics);
     for diagnostic in results.diagnostics.iter_mut().chain(by_file) {
@@ -165,7 +178,7 @@ pub fn compile(files: &[File], errors: &[InputError], loaded: &Specs, options: O
         Active::new(ruleset, units.iter().map(unit).collect(), |rule| of_rule.get(rule).copied().flatten())
     });
     let namespaced = resources.iter().filter(|resource| resource.manifest.id().kind.namespaced()).count();
-    Compiled { active, specs, sinks, messages, loaded: results, namespaced, foreign }
+    (Compiled { active, specs, sinks, messages, loaded: results, namespaced, foreign }, seen)
 }
 
 /// What a cluster refuses of sound resources: more than they may have, or what another one has already.

@@ -54,6 +54,39 @@ pub struct Path {
     pub suffixes: Vec<Box<[u8]>>,
 }
 
+impl std::fmt::Display for Clause {
+    /// `opens for reading, succeeds, path begins with /etc or ends with .pem`; `any call` when nothing is needed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Needs { read, write, creat, trunc, success, failure } = self.needs;
+        let named = [
+            (read, "opens for reading"),
+            (write, "opens for writing"),
+            (creat, "has O_CREAT"),
+            (trunc, "has O_TRUNC"),
+            (success, "succeeds"),
+            (failure, "fails"),
+        ];
+        let mut parts: Vec<String> =
+            named.iter().filter(|(needed, _)| *needed).map(|(_, word)| (*word).to_owned()).collect();
+        if let Some(path) = &self.path {
+            let ends = |verb: &str, ends: &[Box<[u8]>]| {
+                let shown: Vec<_> = ends.iter().map(|end| String::from_utf8_lossy(end).into_owned()).collect();
+                (!shown.is_empty()).then(|| format!("{verb} {}", shown.join(", ")))
+            };
+            let known: Vec<_> = [ends("begins with", &path.prefixes), ends("ends with", &path.suffixes)]
+                .into_iter()
+                .flatten()
+                .collect();
+            parts.push(match known.is_empty() {
+                true => "path is not in normal form".to_owned(),
+                false => format!("path {}", known.join(" or ")),
+            });
+        }
+        f.write_str(if parts.is_empty() { "any call" } else { "" })?;
+        f.write_str(&parts.join(", "))
+    }
+}
+
 /// Clauses of which one must hold. None at all: no rule can match.
 pub type Clauses = Vec<Clause>;
 

@@ -1,7 +1,9 @@
 //! The commands, one module each.
 
 pub mod check;
+pub mod convert;
 pub mod doctor;
+pub mod explain;
 pub mod list;
 pub mod record;
 pub mod replay;

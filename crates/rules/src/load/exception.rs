@@ -25,6 +25,31 @@ pub(crate) struct Exception {
     values: Vec<Cell>,
 }
 
+impl Exception {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Whether it says anything.
+    pub(crate) fn has_values(&self) -> bool {
+        !self.values.is_empty()
+    }
+
+    /// The texts of its values: names of lists may be among them.
+    pub(crate) fn texts(&self) -> Vec<&str> {
+        fn add<'c>(cell: &'c Cell, into: &mut Vec<&'c str>) {
+            match cell {
+                Cell::One(text) => into.push(text.as_str()),
+                Cell::Many(cells, _) => cells.iter().for_each(|cell| add(cell, into)),
+            }
+        }
+        let mut texts = Vec::new();
+        self.values.iter().for_each(|cell| add(cell, &mut texts));
+        texts
+    }
+}
+
 /// What the values are compared with.
 #[derive(Debug, Clone)]
 enum Fields {

@@ -36,9 +36,9 @@ type Seen = (Code, String, Option<(Arc<str>, u32)>);
 
 /// What one layer has defined, and what was made of it.
 #[derive(Debug, Default)]
-struct LayerState {
-    definitions: Definitions,
-    states: States,
+pub(super) struct LayerState {
+    pub(super) definitions: Definitions,
+    pub(super) states: States,
 }
 
 /// Loads rule files one after the other.
@@ -302,6 +302,16 @@ impl Loader {
         Some(Place::new(&self.map, text.whole()))
     }
 
+    /// What the cluster's files have defined.
+    pub(super) fn cluster(&self) -> &Definitions {
+        &self.cluster.definitions
+    }
+
+    /// Where a text stands.
+    pub(super) fn place(&self, text: &Text) -> Place {
+        Place::new(&self.map, text.whole())
+    }
+
     /// Compiles the enabled rules.
     pub fn finish(mut self) -> Loaded {
         let files = std::mem::take(&mut self.files);
@@ -316,7 +326,7 @@ impl Loader {
         self.ruleset(self.options.rule_matching, |rule| rule.selected && rule.enabled)
     }
 
-    fn layers(&self) -> impl Iterator<Item = (Option<&str>, &LayerState)> {
+    pub(super) fn layers(&self) -> impl Iterator<Item = (Option<&str>, &LayerState)> {
         let namespaces = self.namespaces.iter().map(|(name, state)| (Some(&**name), state));
         std::iter::once((None, &self.cluster)).chain(namespaces)
     }
@@ -333,7 +343,12 @@ impl Loader {
         Ruleset::new(rules, self.options.resolver.clone(), matching, self.options.hostname.clone())
     }
 
-    fn info<'l>(&'l self, checked: &Checked, layer: Option<&'l str>, state: &'l LayerState) -> Option<RuleInfo<'l>> {
+    pub(super) fn info<'l>(
+        &'l self,
+        checked: &Checked,
+        layer: Option<&'l str>,
+        state: &'l LayerState,
+    ) -> Option<RuleInfo<'l>> {
         let rule = state.definitions.rules.entries.get(checked.rule)?;
         let origin = &*self.map.source(rule.name.whole().source).name;
         let options = self.file_options.get(origin);

@@ -11,6 +11,7 @@ mod cache;
 mod collect;
 mod compile;
 mod exception;
+mod explain;
 mod file;
 mod listing;
 mod read;
@@ -27,6 +28,7 @@ use event::fields::EventSource;
 use serde_json::json;
 
 pub use self::{
+    explain::{Explanation, Shadow, Use},
     file::{FileOptions, Layer},
     listing::{ListListing, Listing, MacroListing, RuleListing},
     loader::{Loader, Outline, Part, RuleInfo},
