@@ -26,7 +26,10 @@ macro_rules! wire_struct {
             pub const SIZE: usize = 0 $( + size_of::<$ty>() )*;
 
             /// Reads the fields from the front of `bytes`; `None` when there are too few.
+            #[inline]
             pub fn decode(bytes: &[u8]) -> Option<Self> {
+                // Of an array of known size the compiler drops all checks below.
+                let bytes = bytes.first_chunk::<{ $name::SIZE }>()?;
                 let mut at = 0;
                 $( let $field = <$ty as Wire>::decode(bytes.get(at..at + size_of::<$ty>())?)?; at += size_of::<$ty>(); )*
                 let _ = at;
@@ -54,6 +57,7 @@ trait Wire: Sized {
 
 macro_rules! wire_int {
     ($($ty:ty),*) => { $( impl Wire for $ty {
+        #[inline]
         fn decode(bytes: &[u8]) -> Option<Self> { Some(Self::from_le_bytes(bytes.try_into().ok()?)) }
         fn encode(&self, out: &mut [u8]) { out.copy_from_slice(&self.to_le_bytes()); }
     } )* };
@@ -61,6 +65,7 @@ macro_rules! wire_int {
 wire_int!(u16, u32, u64, i64);
 
 impl Wire for [u8; 16] {
+    #[inline]
     fn decode(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok()
     }

@@ -11,7 +11,7 @@ use abi::record::tag;
 use crate::{
     catalogue::{Category, EventType},
     decode::{Block, Kind, Status},
-    descriptor::{AT_FDCWD, Endpoint, OpenFile, SocketAddress},
+    descriptor::{AT_FDCWD, Endpoint, SocketAddress},
     errno,
     event::Event,
     fields::time,
@@ -145,15 +145,15 @@ impl<'a> Event<'a> {
 
     /// Both ends of the connection, as text: nothing compares its bytes. First comes the end that the data come from.
     fn tuple(&self) -> Param<'a> {
-        let open = self.descriptor().and_then(|descriptor| descriptor.open);
+        let open = self.descriptor().and_then(|descriptor| descriptor.open.as_ref());
         let ends = open.and_then(|open| Some((open.connection?.local, open.connection?.remote?)));
         match (self.info().category, ends) {
             (Category::IoRead, Some((local, remote))) => return Param::Bytes(self.arrow(remote, local)),
             (Category::IoWrite, Some((local, remote))) => return Param::Bytes(self.arrow(local, remote)),
             _ => {}
         }
-        match open {
-            Some(OpenFile { name, .. }) if !name.is_empty() => Param::Bytes(name),
+        match open.map(|open| self.name_of(open)) {
+            Some(name) if !name.is_empty() => Param::Bytes(name),
             _ => Param::Empty,
         }
     }
@@ -331,8 +331,8 @@ impl<'a> Event<'a> {
         }
         let Some(descriptor) = self.descriptor() else { return b"" };
         let copied = self.info().params.get(index).is_some_and(|param| matches!(param.name, "oldfd" | "newfd"));
-        match descriptor.open {
-            Some(open) if copied || descriptor.num == fd => open.show(self.arena()),
+        match &descriptor.open {
+            Some(open) if copied || descriptor.num == fd => self.show(open),
             _ => b"",
         }
     }

@@ -282,13 +282,8 @@ const NAMED: usize = 12;
 /// Positions in the table of blocks: parameters, their bases, the named.
 const SLOTS: usize = 2 * PARAMS + NAMED;
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    /// Start of the content; 0 (inside the header) for "not there".
-    at: u16,
-    len: u16,
-    status: u8,
-}
+/// Where the content of a block begins; 0 (inside the header) for "not there". Its length and status are in front of it.
+type Slot = u16;
 
 /// One decoded record: the header, and where its parts lie.
 #[derive(Debug, Clone)]
@@ -305,6 +300,8 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Decodes one record that fills `bytes`.
+    // A record is large: inlined, it is made where it will be.
+    #[inline]
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let header = Header::decode(bytes).ok_or(DecodeError::ShortHeader { have: bytes.len() })?;
         let kind = Kind::from_wire(header.kind).ok_or(DecodeError::UnknownKind { kind: header.kind })?;
@@ -315,9 +312,10 @@ impl<'a> Record<'a> {
         if at > bytes.len() {
             return Err(DecodeError::ShortAncestors { count: header.ancestors, end: at, have: bytes.len() });
         }
-        let mut record = Self { header, kind, cpu: None, bytes, slots: [Slot::default(); SLOTS] };
+        let mut record = Self { header, kind, cpu: None, bytes, slots: [0; SLOTS] };
+        let params = kind.params().min(PARAMS);
         while at < bytes.len() {
-            at = record.block_at(at)?;
+            at = record.block_at(at, params)?;
         }
         Ok(record)
     }
@@ -330,7 +328,8 @@ impl<'a> Record<'a> {
     }
 
     /// Files the block at `at`; returns where the next one begins.
-    fn block_at(&mut self, at: usize) -> Result<usize, DecodeError> {
+    #[inline]
+    fn block_at(&mut self, at: usize, params: usize) -> Result<usize, DecodeError> {
         let rest = self.bytes.get(at..).unwrap_or_default();
         let front = BlockHeader::decode(rest).ok_or(DecodeError::ShortBlockHeader { at })?;
         let [tag, status] = front.tag_status.to_le_bytes();
@@ -351,38 +350,23 @@ impl<'a> Record<'a> {
         if len != want {
             return Err(DecodeError::WrongSize { tag, want, have: len });
         }
-        let index = self.slot(tag).ok_or(DecodeError::UnknownTag { tag, at })?;
+        let index = slot(tag, params).ok_or(DecodeError::UnknownTag { tag, at })?;
         let start =
             u16::try_from(at + BlockHeader::SIZE).map_err(|_| DecodeError::ShortBlock { tag, at, len, have })?;
         let slot = &mut self.slots[index];
-        if slot.at != 0 {
+        if *slot != 0 {
             return Err(DecodeError::Duplicate { tag, at });
         }
-        *slot = Slot { at: start, len: front.len, status };
+        *slot = start;
         Ok(at + block_size(len))
     }
 
-    /// Position of a tag in the table.
-    fn slot(&self, tag: u8) -> Option<usize> {
-        let params = self.kind.params().min(PARAMS);
-        let index = usize::from(tag & !tag::BASE);
-        match tag {
-            0..tag::BASE => (index < params).then_some(index),
-            tag::BASE..tag::REALPATH => (index < params).then_some(PARAMS + index),
-            _ => {
-                let named = usize::from(tag - tag::REALPATH);
-                (named < NAMED).then_some(2 * PARAMS + named)
-            }
-        }
-    }
-
+    #[inline]
     fn at(&self, slot: Slot) -> Option<Block<'a>> {
-        let start = usize::from(slot.at);
-        if start == 0 {
-            return None;
-        }
-        let bytes = self.bytes.get(start..start + usize::from(slot.len))?;
-        Some(Block { status: Status::from_wire(slot.status)?, bytes })
+        let start = usize::from(slot);
+        let front = BlockHeader::decode(self.bytes.get(start.checked_sub(BlockHeader::SIZE)?..)?)?;
+        let bytes = self.bytes.get(start..start + usize::from(front.len))?;
+        Some(Block { status: Status::from_wire(front.tag_status.to_le_bytes()[1])?, bytes })
     }
 
     /// The bytes that it was decoded from.
@@ -392,7 +376,7 @@ impl<'a> Record<'a> {
 
     /// The block with a tag of [`abi::record::tag`].
     pub fn block(&self, tag: u8) -> Option<Block<'a>> {
-        self.at(self.slots[self.slot(tag)?])
+        self.at(self.slots[slot(tag, self.kind.params().min(PARAMS))?])
     }
 
     /// The block of a parameter, by its index in the event's row.
@@ -461,6 +445,20 @@ impl<'a> Record<'a> {
         }
         let end = Header::SIZE + (index + 1) * Ancestor::SIZE;
         Some(until_nul(self.bytes.get(end - 16..end)?))
+    }
+}
+
+/// Position of a tag in the table, for a record of a kind with so many parameters.
+#[inline]
+fn slot(tag: u8, params: usize) -> Option<usize> {
+    let index = usize::from(tag & !tag::BASE);
+    match tag {
+        0..tag::BASE => (index < params).then_some(index),
+        tag::BASE..tag::REALPATH => (index < params).then_some(PARAMS + index),
+        _ => {
+            let named = usize::from(tag - tag::REALPATH);
+            (named < NAMED).then_some(2 * PARAMS + named)
+        }
     }
 }
 

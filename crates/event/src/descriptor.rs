@@ -5,11 +5,15 @@
 
 mod address;
 mod kind;
+mod layout;
+
+use std::cell::OnceCell;
 
 use abi::record::{FdFacts, fd_flag, tag};
 
 pub(crate) use self::address::SocketAddress;
 use self::address::{AF_INET, AF_INET6};
+use self::layout::{Call, Layout};
 pub use self::{
     address::{Connection, Endpoint},
     kind::{FdKind, Transport},
@@ -19,11 +23,11 @@ use crate::{
     decode::{Kind, Status},
     errno::EINPROGRESS,
     event::Event,
+    fields::Subject,
     flags::open,
     params::ParamType,
     path,
     text::text,
-    value::Arena,
 };
 
 /// "The working directory" in place of a directory's descriptor.
@@ -43,8 +47,8 @@ pub struct Descriptor<'a> {
 pub struct OpenFile<'a> {
     /// What it is.
     pub kind: FdKind,
-    /// Falco's name of it.
-    pub name: &'a [u8],
+    /// Falco's name of it, or what it is made of: see [`Event::name_of`].
+    pub name: Name<'a>,
     /// The path as it was passed, when the event says.
     pub raw_name: Option<&'a [u8]>,
     /// Transport protocol of an internet socket.
@@ -63,11 +67,24 @@ pub struct OpenFile<'a> {
     pub lower_layer: bool,
 }
 
+/// A name, put together only when somebody asks.
+#[derive(Debug, Clone, Copy)]
+pub enum Name<'a> {
+    /// This.
+    Given(&'a [u8]),
+    /// The path that was passed to an open, joined and normalised.
+    Opened,
+    /// Both ends of its connection.
+    Ends,
+    /// That of a pipe, with its inode.
+    Pipe,
+}
+
 impl<'a> OpenFile<'a> {
     fn new(kind: FdKind, name: &'a [u8]) -> Self {
         Self {
             kind,
-            name,
+            name: Name::Given(name),
             raw_name: None,
             transport: Transport::None,
             connection: None,
@@ -77,17 +94,6 @@ impl<'a> OpenFile<'a> {
             upper_layer: false,
             lower_layer: false,
         }
-    }
-
-    /// `<4t>name`, the form in which Falco shows a descriptor among arguments.
-    pub(crate) fn show(&self, arena: &'a Arena) -> &'a [u8] {
-        let mut out = crate::text::Text::new(arena);
-        out.push(b"<").push(self.kind.letter().as_bytes());
-        if matches!(self.kind, FdKind::Ipv4 | FdKind::Ipv6) {
-            out.push(self.transport.letter().as_bytes());
-        }
-        out.push(b">").push(self.name);
-        out.finish()
     }
 }
 
@@ -107,30 +113,41 @@ pub(crate) fn minor(dev: u32) -> u32 {
     dev & 0xff | dev >> 12 & 0xf_ff00
 }
 
-/// The calls whose descriptor is told from their arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Open,
-    Socket,
-    Connect,
-    Accept,
-    /// `bind`, `listen`: a socket that others connect to.
-    Serve,
-    /// A send or receive, which may name the other end of a datagram.
-    Datagram,
-    Other,
+/// What has been found out about an event's descriptor: several fields ask, and the answer is the same.
+#[derive(Debug, Default)]
+pub(crate) struct Memo<'a> {
+    descriptor: OnceCell<Option<Descriptor<'a>>>,
+    name: OnceCell<Option<&'a [u8]>>,
+    open_flags: OnceCell<u64>,
 }
 
 impl<'a> Event<'a> {
+    fn layout(&self) -> &'static Layout {
+        Layout::of(self.event_type())
+    }
+
     fn call(&self) -> Call {
-        match self.info().name {
-            "open" | "openat" | "openat2" | "creat" => Call::Open,
-            "socket" => Call::Socket,
-            "connect" => Call::Connect,
-            "accept" | "accept4" => Call::Accept,
-            "bind" | "listen" => Call::Serve,
-            "sendto" | "sendmsg" | "sendmmsg" | "recvfrom" | "recvmsg" | "recvmmsg" => Call::Datagram,
-            _ => Call::Other,
+        self.layout().call
+    }
+
+    /// `<4t>name`, the form in which Falco shows a descriptor among arguments.
+    pub(crate) fn show(&self, file: &OpenFile<'a>) -> &'a [u8] {
+        let mut out = crate::text::Text::new(self.arena());
+        out.push(b"<").push(file.kind.letter().as_bytes());
+        if matches!(file.kind, FdKind::Ipv4 | FdKind::Ipv6) {
+            out.push(file.transport.letter().as_bytes());
+        }
+        out.push(b">").push(self.name_of(file));
+        out.finish()
+    }
+
+    /// Falco's name of what a descriptor stands for.
+    pub fn name_of(&self, file: &OpenFile<'a>) -> &'a [u8] {
+        match file.name {
+            Name::Given(name) => name,
+            Name::Opened => self.descriptor_name().unwrap_or_default(),
+            Name::Ends => file.connection.map_or(&[], |connection| connection.name(self.arena())),
+            Name::Pipe => text!(self.arena(), "pipe:[{}]", file.ino.unwrap_or_default()),
         }
     }
 
@@ -151,7 +168,11 @@ impl<'a> Event<'a> {
     }
 
     /// The descriptor that the event is about; `None` for events about none.
-    pub fn descriptor(&self) -> Option<Descriptor<'a>> {
+    pub fn descriptor(&self) -> Option<&Descriptor<'a>> {
+        self.memo.descriptor.get_or_init(|| self.find_descriptor()).as_ref()
+    }
+
+    fn find_descriptor(&self) -> Option<Descriptor<'a>> {
         let num = match self.info().fd {
             FdUse::None => return None,
             FdUse::Creates => self.created()?,
@@ -181,31 +202,31 @@ impl<'a> Event<'a> {
 
     /// Name of the descriptor; after a failed call, the name it would have had.
     pub fn descriptor_name(&self) -> Option<&'a [u8]> {
-        let descriptor = self.descriptor()?;
-        Some(match (descriptor.open, self.call()) {
-            (Some(open), _) => open.name,
-            (None, Call::Open) => self.opened_path(),
-            (None, Call::Socket | Call::Connect | Call::Accept | Call::Serve | Call::Datagram | Call::Other) => b"",
+        if self.opens() {
+            return *self.memo.name.get_or_init(|| Some(self.opened_path()));
+        }
+        *self.memo.name.get_or_init(|| {
+            let descriptor = self.descriptor()?;
+            Some(descriptor.open.as_ref().map_or(b"", |open| self.name_of(open)))
         })
     }
 
     /// The path passed to an open, as it was passed.
     pub fn opened_raw(&self) -> Option<&'a [u8]> {
-        self.record.param(self.path_param()?)?.text()
+        self.record.param(self.layout().path?)?.text()
     }
 
     fn fd_param(&self) -> Option<i64> {
-        let index = self.info().params.iter().position(|param| param.ty == ParamType::Fd)?;
-        Some(self.record.param(index)?.int()? as i64)
+        Some(self.int_at(self.layout().fd)? as i64)
     }
 
-    fn path_param(&self) -> Option<usize> {
-        self.info().params.iter().position(|p| matches!(p.ty, ParamType::Path | ParamType::RelPath { .. }))
+    fn int_at(&self, index: Option<usize>) -> Option<u64> {
+        self.record.param(index?)?.int()
     }
 
     /// The path of an open, joined and normalised.
     fn opened_path(&self) -> &'a [u8] {
-        self.path_param().and_then(|index| self.full_path(index)).unwrap_or_default()
+        self.layout().path.and_then(|index| self.full_path(index)).unwrap_or_default()
     }
 
     /// The kernel's own path of the file that the event is about.
@@ -237,17 +258,27 @@ impl<'a> Event<'a> {
         Some(path::join(self.base_of(index), name, self.arena()))
     }
 
+    /// Whether the event is a call that opens by path: what is asked most of it needs no [`Descriptor`].
+    pub(crate) fn opens(&self) -> bool {
+        self.call() == Call::Open
+    }
+
+    /// What an open opens, as its flags say.
+    pub(crate) fn opened_kind(&self) -> FdKind {
+        if self.open_flags() & open::DIRECTORY != 0 { FdKind::Directory } else { FdKind::File }
+    }
+
     fn opened_file(&self) -> OpenFile<'a> {
         let flags = self.open_flags();
-        let kind = if flags & open::DIRECTORY != 0 { FdKind::Directory } else { FdKind::File };
-        let int = |name| self.param_named(name).and_then(|index| self.record.param(index)?.int());
+        let layout = self.layout();
         OpenFile {
+            name: Name::Opened,
             raw_name: self.opened_raw(),
-            dev: int("dev").map(|dev| dev as u32),
-            ino: int("ino"),
+            dev: self.int_at(layout.dev).map(|dev| dev as u32),
+            ino: self.int_at(layout.ino),
             upper_layer: flags & open::UPPER_LAYER != 0,
             lower_layer: flags & open::LOWER_LAYER != 0,
-            ..OpenFile::new(kind, self.opened_path())
+            ..OpenFile::new(self.opened_kind(), b"")
         }
     }
 
@@ -275,7 +306,7 @@ impl<'a> Event<'a> {
             }),
             _ => None,
         };
-        OpenFile { name: name.unwrap_or(file.name), ..file }
+        OpenFile { name: name.map_or(file.name, Name::Given), ..file }
     }
 
     /// The directory whose descriptor the call was given, when it is known because a path starts there.
@@ -306,7 +337,7 @@ impl<'a> Event<'a> {
         };
         let name = path::spell(block, self.arena());
         match (block.status, FdKind::of_mode(facts.mode)) {
-            (Status::Pseudo, FdKind::Pipe) => OpenFile::new(FdKind::Pipe, text!(self.arena(), "pipe:[{}]", facts.ino)),
+            (Status::Pseudo, FdKind::Pipe) => OpenFile { name: Name::Pipe, ..OpenFile::new(FdKind::Pipe, b"") },
             (Status::Pseudo, _) => OpenFile::new(FdKind::of_pseudo(name), name),
             (_, kind) => OpenFile::new(kind, name),
         }
@@ -322,10 +353,10 @@ impl<'a> Event<'a> {
             _ => FdKind::of_family(facts.family),
         };
         let name = match connection {
-            Some(connection) => connection.name(self.arena()),
-            None if connects && self.connects() => self.unix_path().unwrap_or_default(),
-            None if connects => b"",
-            None => self.unix_name(),
+            Some(_) => Name::Ends,
+            None if connects && self.connects() => Name::Given(self.unix_path().unwrap_or_default()),
+            None if connects => Name::Given(b""),
+            None => Name::Given(self.unix_name()),
         };
         let transport = if matches!(facts.family, AF_INET | AF_INET6) {
             Transport::of(facts.sock_type, facts.protocol)
@@ -334,7 +365,7 @@ impl<'a> Event<'a> {
         };
         let connected =
             Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).is_some_and(|end| end.is_set());
-        OpenFile { transport, connection, connected, ..OpenFile::new(kind, name) }
+        OpenFile { name, transport, connection, connected, ..OpenFile::new(kind, b"") }
     }
 
     /// Path of a Unix socket: as the kernel knows it, else the one that a datagram went to.
@@ -385,6 +416,10 @@ impl<'a> Event<'a> {
 
     /// Falco's open flags of an open; 0 for other events.
     pub fn open_flags(&self) -> u64 {
+        *self.memo.open_flags.get_or_init(|| self.find_open_flags())
+    }
+
+    fn find_open_flags(&self) -> u64 {
         let int = |name| self.param_named(name).and_then(|index| self.record.param(index)?.int());
         match self.info().name {
             "open" | "openat" | "openat2" | "open_by_handle_at" => int("flags").map_or(0, crate::flags::open_flags),

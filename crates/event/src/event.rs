@@ -10,6 +10,7 @@ use crate::{
     catalogue::{EventInfo, EventType},
     containers::{Membership, Whereabouts},
     decode::{Kind, Record, Status},
+    descriptor::Memo,
     fields::{Arg, Field, Subject},
     path,
     state::{Image, Process, ProcessKey, Start, State, process::Strings},
@@ -32,6 +33,7 @@ pub struct Event<'a> {
     pub num: u64,
     ty: EventType,
     arena: &'a Arena,
+    pub(crate) memo: Memo<'a>,
 }
 
 /// A process in the line of parents.
@@ -72,15 +74,14 @@ impl<'a> Event<'a> {
     /// Puts an event together. `None` for records that no rule sees ([`Kind::Fork`]).
     pub fn new(record: &'a Record<'a>, state: &'a State, arena: &'a Arena, num: u64) -> Option<Self> {
         let ty = record.event_type()?;
-        Some(Self { record, state, process: state.process(record), num, ty, arena })
+        Some(Self { record, state, process: state.process(record), num, ty, arena, memo: Memo::default() })
     }
 
     /// The same record seen as an event of another type, with the parameters of that type: for tests of what is said of
     /// events that no kernel program collects.
     #[must_use]
-    pub const fn of_type(mut self, ty: EventType) -> Self {
-        self.ty = ty;
-        self
+    pub fn of_type(self, ty: EventType) -> Self {
+        Self { ty, memo: Memo::default(), ..self }
     }
 
     /// The event's row in the catalogue.

@@ -42,11 +42,23 @@ pub fn spell<'a>(block: Block<'_>, arena: &'a Arena) -> &'a [u8] {
 
 /// Whether `path` is absolute and has no `.`, `..`, doubled or trailing slash.
 fn is_normal(path: &[u8]) -> bool {
-    match path.strip_prefix(b"/") {
-        None => false,
-        Some(b"") => true,
-        Some(rest) => rest.split(|b| *b == b'/').all(|name| !matches!(name, b"" | b"." | b"..")),
+    match path {
+        [b'/'] => true,
+        [b'/', rest @ ..] => is_plain(rest),
+        _ => false,
     }
+}
+
+/// Whether no name of a relative path is empty, `.` or `..`.
+fn is_plain(names: &[u8]) -> bool {
+    // Without a way out in the middle the compiler compares many bytes at once.
+    let doubtful = |bytes: &[u8]| {
+        bytes
+            .windows(2)
+            .fold(false, |found, pair| found | ((pair[0] == b'/') & ((pair[1] == b'/') | (pair[1] == b'.'))))
+    };
+    let ends = matches!((names.first(), names.last()), (None | Some(b'/' | b'.'), _) | (_, Some(b'/')));
+    !ends && !doubtful(names) || names.split(|b| *b == b'/').all(|name| !matches!(name, b"" | b"." | b".."))
 }
 
 /// Joins `name` to the directory `base` unless it is absolute, and removes `.`, `..`, doubled and trailing slashes.
@@ -55,6 +67,12 @@ pub fn join<'a>(base: &[u8], name: &'a [u8], arena: &'a Arena) -> &'a [u8] {
     let absolute = name.starts_with(b"/");
     if absolute && name.len() <= MAX && is_normal(name) {
         return name;
+    }
+    if !absolute && base.len() + 1 + name.len() <= MAX && is_normal(base) && is_plain(name) {
+        let base = if base.len() == 1 { b"" } else { base };
+        let mut out = Text::with_capacity(arena, base.len() + 1 + name.len());
+        out.push(base).push(b"/").push(name);
+        return out.finish();
     }
     let base = if absolute { b"/" } else { base };
     if base.len() + 1 + name.len() > 4 * MAX {
@@ -88,7 +106,8 @@ pub fn join<'a>(base: &[u8], name: &'a [u8], arena: &'a Arena) -> &'a [u8] {
 
 /// `path` with runs of slashes collapsed: Falco's `fd.nameraw`.
 pub fn collapse_slashes<'a>(path: &'a [u8], arena: &'a Arena) -> &'a [u8] {
-    if !path.windows(2).any(|pair| pair == b"//") {
+    // Without a way out in the middle the compiler compares many bytes at once.
+    if !path.windows(2).fold(false, |found, pair| found | ((pair[0] == b'/') & (pair[1] == b'/'))) {
         return path;
     }
     let mut out = Text::with_capacity(arena, path.len());
@@ -139,6 +158,12 @@ mod tests {
         check("/", "../../..", "/");
         check("/srv", "", "/srv");
         check("<UNKNOWN>", "a/b", "<UNKNOWN>/a/b");
+        check("/srv", ".hidden/...", "/srv/.hidden/...");
+        check("/srv", "a/", "/srv/a");
+        check("/srv", "a/..", "/srv");
+        check("/srv", "a/.", "/srv/a");
+        check("/x/.", "a", "/x/a");
+        check("/", "/a/.git/config", "/a/.git/config");
         check("/", "/etc/../etc//shadow", "/etc/shadow");
         check("/", &"/a".repeat(600), "/DIR_TOO_LONG/FILENAME_TOO_LONG");
     }

@@ -1,11 +1,5 @@
 //! What holds for every filter, every event and every file.
 
-mod common;
-
-use std::net::{IpAddr, Ipv4Addr};
-
-use common::{MockEvent, reference};
-use event::value::{Arena, Value};
 use gyrfalcon_rules as rules;
 use proptest::{collection::vec, prelude::*};
 use rules::{
@@ -15,7 +9,6 @@ use rules::{
         print::print,
     },
     load::{Loader, Options},
-    ruleset::{Evaluation, Ruleset},
 };
 
 /// Words that meet each other often.
@@ -84,78 +77,6 @@ fn filter() -> impl Strategy<Value = String> {
     })
 }
 
-/// Values of an event; `None` is no value.
-#[derive(Debug, Clone)]
-struct Values {
-    ty: &'static str,
-    texts: Vec<Option<String>>,
-    ancestors: Option<Vec<String>>,
-    numbers: Vec<Option<i64>>,
-    pids: Option<Vec<i64>>,
-    ends: Option<Vec<u8>>,
-    io: Option<bool>,
-}
-
-fn values() -> impl Strategy<Value = Values> {
-    (
-        select(&["openat", "close", "execve"]),
-        vec(prop::option::of(word()), 5),
-        prop::option::of(vec(word(), 0..3)),
-        vec(prop::option::of(-2..4_i64), 3),
-        prop::option::of(vec(-2..4_i64, 0..3)),
-        prop::option::of(vec(0..3_u8, 0..3)),
-        prop::option::of(any::<bool>()),
-    )
-        .prop_map(|(ty, texts, ancestors, numbers, pids, ends, io)| Values {
-            ty,
-            texts,
-            ancestors,
-            numbers,
-            pids,
-            ends,
-            io,
-        })
-}
-
-fn event<'a>(arena: &'a Arena, values: &Values) -> MockEvent<'a> {
-    let text = |text: &String| Value::Text(arena.alloc_slice_copy(text.as_bytes()));
-    let ip = |last: u8| Value::Ip(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-    let mut event = MockEvent::new(arena, values.ty, &[]);
-    let mut set = |name: &str, value: Option<Value<'a>>| {
-        event.values.extend(value.map(|value| (name.to_owned(), value)));
-    };
-    for (name, value) in
-        ["proc.name", "fd.name", "proc.pname", "proc.aname[2]", "proc.cmdline"].iter().zip(&values.texts)
-    {
-        set(name, value.as_ref().map(text));
-    }
-    let list = |items: Vec<Value<'a>>| Value::List(arena.alloc_slice_copy(&items));
-    set("proc.aname", values.ancestors.as_ref().map(|names| list(names.iter().map(text).collect())));
-    for (name, value) in ["proc.pid", "fd.num", "evt.rawres"].iter().zip(&values.numbers) {
-        set(name, value.map(Value::Int));
-    }
-    set("proc.apid", values.pids.as_ref().map(|pids| list(pids.iter().map(|pid| Value::Int(*pid)).collect())));
-    set("fd.ip", values.ends.as_ref().map(|ends| list(ends.iter().map(|last| ip(*last)).collect())));
-    set("fd.sip", values.ends.as_ref().and_then(|ends| ends.first().map(|last| ip(*last))));
-    set("evt.is_io", values.io.map(Value::Bool));
-    event
-}
-
-/// Each filter as a rule of one ruleset: they share comparisons and values.
-fn ruleset(filters: &[String]) -> Ruleset {
-    let mut file = String::new();
-    for (index, filter) in filters.iter().enumerate() {
-        let condition = serde_json::to_string(filter).expect("text");
-        file.push_str(&format!("- {{rule: r{index}, desc: d, condition: {condition}, output: o, priority: INFO}}\n"));
-    }
-    let options = Options { rule_matching: rules::load::RuleMatching::All, ..Options::default() };
-    let mut loader = Loader::new(options);
-    loader.add("r.yaml", file.as_bytes());
-    let loaded = loader.finish();
-    let errors: Vec<_> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
-    loaded.ruleset.unwrap_or_else(|| panic!("{}", errors.concat()))
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -171,23 +92,6 @@ proptest! {
         let text = format!("a.b = {}", rules::filter::print::escape(&bytes));
         let tree = parse(&text, TextId::default(), Depth::RULES).expect("a filter");
         prop_assert_eq!(print(&tree), text);
-    }
-
-    #[test]
-    fn compiled_rules_match_what_the_oracle_says(filters in vec(filter(), 1..6), events in vec(values(), 1..6)) {
-        let ruleset = ruleset(&filters);
-        let mut scratch = Evaluation::default();
-        for values in &events {
-            let arena = Arena::new();
-            let event = event(&arena, values);
-            let mut matched = Vec::new();
-            ruleset.matches(&event, &mut scratch, |rule| matched.push(rule.index()));
-            let wanted: Vec<usize> = filters.iter().enumerate().filter(|(_, filter)| {
-                let tree = parse(filter, TextId::default(), Depth::RULES).expect("a filter");
-                reference::holds(&tree, &event)
-            }).map(|(index, _)| index).collect();
-            prop_assert_eq!(matched, wanted, "{:?}", filters);
-        }
     }
 
     #[test]

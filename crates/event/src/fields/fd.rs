@@ -71,8 +71,8 @@ pub(super) static FIELDS: &[Field] = &[
 type Found<'a> = Option<Value<'a>>;
 
 /// What the event's descriptor stands for, when it is open and known.
-fn open<'a>(e: &Event<'a>) -> Option<OpenFile<'a>> {
-    e.descriptor()?.open
+fn open<'e, 'a>(e: &'e Event<'a>) -> Option<&'e OpenFile<'a>> {
+    e.descriptor()?.open.as_ref()
 }
 
 fn connection(e: &Event<'_>) -> Option<Connection> {
@@ -89,6 +89,9 @@ fn word<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 
 /// After a call that failed, the kind that it would have made: Falco does not look closer than this either.
 fn letter<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
+    if e.opens() && !e.failed() {
+        return Some(Value::Text(e.opened_kind().letter().as_bytes()));
+    }
     let letter = match e.descriptor()? {
         Descriptor { open: Some(open), .. } => open.kind.letter(),
         Descriptor { open: None, .. } => match e.info().name {
@@ -106,7 +109,11 @@ fn name<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 
 fn directory_of<'a>(e: &Event<'a>) -> Option<&'a [u8]> {
     let name = e.descriptor_name()?;
-    match open(e).map(|open| open.kind) {
+    let kind = match e.opens() {
+        true => (!e.failed()).then(|| e.opened_kind()),
+        false => open(e).map(|open| open.kind),
+    };
+    match kind {
         None | Some(FdKind::File) => Some(path::directory(name)),
         Some(FdKind::Directory) => Some(name),
         Some(_) => None,
@@ -118,8 +125,8 @@ fn directory<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn filename<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    let open = open(e).filter(|open| open.kind == FdKind::File)?;
-    Some(Value::Text(path::filename(open.name)))
+    open(e).filter(|open| open.kind == FdKind::File)?;
+    Some(Value::Text(path::filename(e.descriptor_name()?)))
 }
 
 /// The kernel's own path, against symbolic links and races: `fd.name` is what the program asked for.
@@ -132,14 +139,10 @@ fn realpath<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 }
 
 fn nameraw<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    let raw = match open(e) {
-        Some(open) => open.raw_name?,
-        None => match e.info().name {
-            "open" | "openat" | "openat2" | "creat" => e.opened_raw()?,
-            _ => return None,
-        },
-    };
-    Some(Value::Text(path::collapse_slashes(raw, e.arena())))
+    if e.opens() {
+        return Some(Value::Text(path::collapse_slashes(e.opened_raw()?, e.arena())));
+    }
+    Some(Value::Text(path::collapse_slashes(open(e)?.raw_name?, e.arena())))
 }
 
 fn ip_value<'a>(end: Option<Endpoint>) -> Found<'a> {

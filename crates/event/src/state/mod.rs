@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 use abi::record::tag;
 
-use self::{datagrams::Datagrams, table::Table};
+use self::{
+    datagrams::Datagrams,
+    table::{SlotId, Table},
+};
 pub use self::{
     process::{Image, ImageParts, Process, ProcessKey, Start, Strings},
     seed::Seed,
@@ -87,6 +90,8 @@ pub struct State {
     other_end_changed: bool,
     /// Boot-clock time of the first record.
     first: Option<u64>,
+    /// Where the process of the last record is likely to be found.
+    last: SlotId,
     /// Where exec paths are spelled before they are copied into an image.
     scratch: Scratch,
 }
@@ -115,6 +120,7 @@ impl State {
             datagrams: Datagrams::default(),
             other_end_changed: false,
             first: None,
+            last: SlotId::default(),
             scratch: Scratch::default(),
         }
     }
@@ -140,13 +146,19 @@ impl State {
         let header = &record.header;
         self.learn_from(record);
         let (id, _) = self.find_or_insert(record);
+        let mut image = self.table.spare.take();
         let Some(process) = self.table.at(id) else { return Wanted::default() };
         if process.image.as_ref().is_none_or(|image| image.time <= header.time) {
-            let image = Image::of_exec(record, process.image.as_deref(), &self.scratch.0);
+            if let Some(image) = Arc::get_mut(&mut image) {
+                image.set_exec(record, process.image.as_deref(), &self.scratch.0);
+            }
             self.scratch.0.reset();
-            process.image = Some(Arc::new(image));
             refresh(process, record);
             process.comm = header.comm;
+            let before = process.image.replace(image);
+            self.table.spare.give(before);
+        } else {
+            self.table.spare.give(Some(image));
         }
         Wanted { process: false, cgroup: self.move_to_cgroup(id, header.cgroup) }
     }
@@ -186,20 +198,27 @@ impl State {
         Wanted { process: new, cgroup: self.move_to_cgroup(id, record.header.cgroup) }
     }
 
-    fn find_or_insert(&mut self, record: &Record<'_>) -> (table::SlotId, bool) {
-        if let Some(id) = self.table.find(ProcessKey::of(&record.header)) {
+    fn find_or_insert(&mut self, record: &Record<'_>) -> (SlotId, bool) {
+        let key = ProcessKey::of(&record.header);
+        // One process often does several things in a row.
+        if self.table.peek(self.last, key).is_some() {
+            return (self.last, false);
+        }
+        if let Some(id) = self.table.find(key) {
             self.table.sharpen(id, record.header.start);
+            self.last = id;
             return (id, false);
         }
         let (id, lost) = self.table.insert(Process::of_record(record));
         if lost {
             self.losses.add(Loss::ProcessTableFull);
         }
+        self.last = id;
         (id, true)
     }
 
     /// Notes the cgroup of a process; whether it must be looked up.
-    fn move_to_cgroup(&mut self, id: table::SlotId, cgroup: u64) -> bool {
+    fn move_to_cgroup(&mut self, id: SlotId, cgroup: u64) -> bool {
         let Some(process) = self.table.at(id) else { return false };
         if cgroup == 0 || process.cgroup == cgroup && process.membership != Membership::Unknown {
             return false;
@@ -365,7 +384,8 @@ impl State {
 
     /// The process that a record is about.
     pub fn process(&self, record: &Record<'_>) -> Option<&Process> {
-        self.table.get(ProcessKey::of(&record.header))
+        let key = ProcessKey::of(&record.header);
+        self.table.peek(self.last, key).or_else(|| self.table.get(key))
     }
 
     /// A process by its identity.

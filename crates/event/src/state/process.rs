@@ -77,7 +77,7 @@ impl ProcessKey {
 /// What an exec set, or what the start-up scan found: one block of memory with the ends of its parts.
 #[derive(Debug, Default)]
 pub struct Image {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     argv_end: u32,
     env_end: u32,
     exepath_end: u32,
@@ -106,36 +106,53 @@ pub struct ImageParts<'a> {
 impl Image {
     /// Copies the parts into one block.
     pub fn new(parts: ImageParts<'_>) -> Self {
+        let mut image = Self::default();
+        image.set(parts);
+        image
+    }
+
+    /// Memory comes in multiples of so many bytes, so that what one image leaves behind fits most others.
+    const GRAIN: usize = 512;
+    /// Bytes of memory beyond what an image needs that it may keep.
+    const SLACK: usize = 1024;
+
+    /// Takes the parts into memory that there is, unless it is far too large.
+    fn set(&mut self, parts: ImageParts<'_>) {
         let env = parts.env.unwrap_or_default();
-        let bytes = [parts.argv, env, parts.exepath, parts.cwd].concat().into_boxed_slice();
+        let all = [parts.argv, env, parts.exepath, parts.cwd];
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let len: usize = all.iter().map(|part| part.len()).sum();
+        if !(len..=len + Self::SLACK).contains(&bytes.capacity()) {
+            bytes = Vec::with_capacity(len.next_multiple_of(Self::GRAIN));
+        }
+        bytes.clear();
+        all.iter().for_each(|part| bytes.extend_from_slice(part));
         // Each part is at most a few pages: records and seeds are bounded.
         let end = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let argv_end = end(parts.argv.len());
-        let env_end = end(parts.argv.len() + env.len());
-        let exepath_end = end(parts.argv.len() + env.len() + parts.exepath.len());
-        Self {
+        *self = Self {
             bytes,
-            argv_end,
-            env_end,
-            exepath_end,
+            argv_end: end(parts.argv.len()),
+            env_end: end(parts.argv.len() + env.len()),
+            exepath_end: end(parts.argv.len() + env.len() + parts.exepath.len()),
             has_env: parts.env.is_some(),
             memfd: parts.exepath.starts_with(b"memfd:"),
             facts: None,
             time: 0,
-        }
+        };
     }
 
-    /// The image that an exec record describes. `before` gives what the record does not say.
-    pub(crate) fn of_exec(record: &Record<'_>, before: Option<&Self>, scratch: &Arena) -> Self {
+    /// Becomes the image that an exec record describes. `before` gives what the record does not say.
+    pub(crate) fn set_exec(&mut self, record: &Record<'_>, before: Option<&Self>, scratch: &Arena) {
         let bytes = |tag| record.block(tag).filter(|block| block.status != Status::Fault).map(|block| block.bytes);
         let spelled = |tag| record.block(tag).map(|block| path::spell(block, scratch));
-        let image = Self::new(ImageParts {
+        self.set(ImageParts {
             argv: bytes(tag::ARGS).unwrap_or_default(),
             env: bytes(tag::ENV),
             exepath: spelled(tag::EXEPATH).unwrap_or_default(),
             cwd: spelled(tag::CWD).unwrap_or_else(|| before.map_or(&b""[..], Self::cwd)),
         });
-        Self { facts: record.exec(), time: record.header.time, ..image }
+        self.facts = record.exec();
+        self.time = record.header.time;
     }
 
     /// The same image with an environment that was not collected at the time.
@@ -179,6 +196,30 @@ impl Image {
     /// Working directory at exec; empty when unknown.
     pub fn cwd(&self) -> &[u8] {
         self.bytes.get(self.exepath_end as usize..).unwrap_or_default()
+    }
+}
+
+/// Images of processes that are gone, for the next exec: so that execs, once there are some, need no new memory.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Vec<Arc<Image>>);
+
+impl Spare {
+    /// So many are kept.
+    const MOST: usize = 64;
+
+    /// An image that nobody else has.
+    pub fn take(&mut self) -> Arc<Image> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Keeps an image unless somebody has it, too.
+    pub fn give(&mut self, image: Option<Arc<Image>>) {
+        if let Some(mut image) = image
+            && self.0.len() < Self::MOST
+            && Arc::get_mut(&mut image).is_some()
+        {
+            self.0.push(image);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use super::process::{Process, ProcessKey, Start};
+use super::process::{Process, ProcessKey, Spare, Start};
 
 /// End of a chain.
 const NONE: u32 = u32::MAX;
@@ -22,7 +22,7 @@ struct Slot {
 }
 
 /// Position of a process in the table, until the table changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct SlotId(u32);
 
 /// The process table.
@@ -37,6 +37,8 @@ pub(crate) struct Table {
     ended: VecDeque<(ProcessKey, u64)>,
     /// Where the search for an entry to forget goes on.
     hand: usize,
+    /// What processes that were forgotten leave behind.
+    pub(super) spare: Spare,
 }
 
 impl Table {
@@ -49,6 +51,7 @@ impl Table {
             len: 0,
             ended: VecDeque::new(),
             hand: 0,
+            spare: Spare::default(),
         }
     }
 
@@ -79,6 +82,12 @@ impl Table {
     pub fn get(&self, key: ProcessKey) -> Option<&Process> {
         let SlotId(at) = self.find(key)?;
         self.slots.get(at as usize)?.process.as_ref()
+    }
+
+    /// The process if it is found at a place where it may be.
+    pub fn peek(&self, place: SlotId, key: ProcessKey) -> Option<&Process> {
+        let process = self.slots.get(place.0 as usize)?.process.as_ref()?;
+        (process.key == key).then_some(process)
     }
 
     /// A process for change; marks it as used.
@@ -178,7 +187,9 @@ impl Table {
                         self.newest.insert(key.tgid, next);
                     }
                 }
-                self.slots[at as usize] = Slot { process: None, next: self.free, used: false };
+                let empty = Slot { process: None, next: self.free, used: false };
+                let gone = std::mem::replace(&mut self.slots[at as usize], empty);
+                self.spare.give(gone.process.and_then(|process| process.image));
                 self.free = at;
                 self.len -= 1;
                 return true;

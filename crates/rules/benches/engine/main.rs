@@ -24,7 +24,7 @@ use gyrfalcon_rules::{
     load::{Loader, Options, RuleMatching},
     ruleset::{Evaluation, Ruleset},
 };
-use mix::{Class, Entry};
+use mix::{Class, Records};
 use nix::time::{ClockId, clock_gettime};
 
 /// Records of a pass.
@@ -66,14 +66,14 @@ impl Pass {
 }
 
 /// What the event loop of the sensor does with each record.
-fn pass(entries: &[Entry], ruleset: Option<&Ruleset>) -> Pass {
+fn pass(entries: &Records, ruleset: Option<&Ruleset>) -> Pass {
     let mut state = mix::state();
     let mut arena = Arena::new();
     let mut scratch = Evaluation::default();
     let mut pass = Pass::default();
     pass.seconds = seconds(|| {
-        for entry in entries {
-            let Ok(record) = Record::decode(&entry.bytes) else { continue };
+        for (_, bytes) in entries.iter() {
+            let Ok(record) = Record::decode(bytes) else { continue };
             state.apply(&record);
             pass.events += 1;
             if let Some(ruleset) = ruleset
@@ -88,30 +88,30 @@ fn pass(entries: &[Entry], ruleset: Option<&Ruleset>) -> Pass {
         }
     });
     // Forks are no events.
-    pass.events -= entries.iter().filter(|entry| entry.class == Class::Fork).count() as u64;
+    pass.events -= entries.count(Class::Fork) as u64;
     pass
 }
 
-fn best(entries: &[Entry], ruleset: Option<&Ruleset>) -> Pass {
+fn best(entries: &Records, ruleset: Option<&Ruleset>) -> Pass {
     let passes = (0..PASSES).map(|_| pass(entries, ruleset));
     passes.min_by(|a, b| a.seconds.total_cmp(&b.seconds)).unwrap_or_default()
 }
 
 /// CPU time by what the events are about, timed in runs of the same class.
-fn by_class(entries: &[Entry], ruleset: &Ruleset) -> BTreeMap<&'static str, f64> {
+fn by_class(entries: &Records, ruleset: &Ruleset) -> BTreeMap<&'static str, f64> {
     let mut best: BTreeMap<&'static str, f64> = BTreeMap::new();
     for class in [Class::Open, Class::Exec, Class::Connect, Class::Change] {
-        let of_class: Vec<&Entry> = entries.iter().filter(|entry| entry.class == class).collect();
+        let of_class: Vec<_> = entries.iter().filter(|(of, _)| *of == class).map(|(_, bytes)| bytes).collect();
         let mut fastest = f64::INFINITY;
         for _ in 0..PASSES {
             let mut state = mix::state();
-            for entry in entries.iter().filter(|entry| matches!(entry.class, Class::Exec | Class::Fork)) {
-                state.apply(&Record::decode(&entry.bytes).expect("a record"));
+            for (_, bytes) in entries.iter().filter(|(class, _)| matches!(class, Class::Exec | Class::Fork)) {
+                state.apply(&Record::decode(bytes).expect("a record"));
             }
             let (mut arena, mut scratch, mut number) = (Arena::new(), Evaluation::default(), 0);
             let time = seconds(|| {
-                for entry in &of_class {
-                    let Ok(record) = Record::decode(&entry.bytes) else { continue };
+                for bytes in &of_class {
+                    let Ok(record) = Record::decode(bytes) else { continue };
                     state.apply(&record);
                     number += 1;
                     if let Some(event) = Event::new(&record, &state, &arena, number) {
@@ -137,14 +137,14 @@ fn by_class(entries: &[Entry], ruleset: &Ruleset) -> BTreeMap<&'static str, f64>
 }
 
 /// Allocations of events that no rule matched, after the first half of the records has filled tables and pools.
-fn allocations(entries: &[Entry], ruleset: &Ruleset) -> (u64, u64) {
+fn allocations(entries: &Records, ruleset: &Ruleset) -> (u64, u64) {
     let mut state = mix::state();
     let (mut arena, mut scratch, mut number) = (Arena::new(), Evaluation::default(), 0);
     let (mut events, mut allocations) = (0, 0);
-    for (at, entry) in entries.iter().enumerate() {
+    for (at, (_, bytes)) in entries.iter().enumerate() {
         let mut matched = false;
         let info = measure(|| {
-            let Ok(record) = Record::decode(&entry.bytes) else { return };
+            let Ok(record) = Record::decode(bytes) else { return };
             state.apply(&record);
             number += 1;
             if let Some(event) = Event::new(&record, &state, &arena, number) {
@@ -205,8 +205,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let entries = mix::records(RECORDS, 7);
-    let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
-    println!("{} records, {} bytes on average", entries.len(), bytes / entries.len());
+    println!("{} records, {} bytes on average", entries.len(), entries.bytes() / entries.len());
     for (name, class) in [
         ("opens", Class::Open),
         ("execs", Class::Exec),
@@ -215,8 +214,7 @@ fn main() -> ExitCode {
         ("exits", Class::Exit),
         ("forks, which are no events", Class::Fork),
     ] {
-        let count = entries.iter().filter(|entry| entry.class == class).count();
-        println!("  {:5.1} % {name}", count as f64 * 100.0 / entries.len() as f64);
+        println!("  {:5.1} % {name}", entries.count(class) as f64 * 100.0 / entries.len() as f64);
     }
     let mut fine = true;
     if wanted("official") {
@@ -229,7 +227,7 @@ fn main() -> ExitCode {
 }
 
 /// The rules that people have.
-fn official(entries: &[Entry]) -> bool {
+fn official(entries: &Records) -> bool {
     let mut fine = true;
     println!("\ndecode and state alone: {:.0} ns an event", best(entries, None).ns());
     for (at, (name, texts)) in rulesets().iter().enumerate() {
@@ -263,7 +261,7 @@ fn official(entries: &[Entry]) -> bool {
 }
 
 /// Cost by number of rules.
-fn distinct(entries: &[Entry]) -> bool {
+fn distinct(entries: &Records) -> bool {
     let mut fine = true;
     println!("\ndistinct rules");
     for matching in [RuleMatching::First, RuleMatching::All] {

@@ -42,6 +42,19 @@ pub(super) struct Cover<'c> {
     pub(super) weight: f32,
 }
 
+impl Cover<'_> {
+    /// Whether it is worth asking first, before anything is looked up: a fact about the event that costs nothing and
+    /// divides the events of a type, such as whether a file is opened for writing.
+    pub(super) fn is_gate(&self) -> bool {
+        match &*self.keys {
+            [(leaf, Key::Bool(_))] => {
+                matches!(&leaf.left, ValueExpr::Field(field, _) if field.name.starts_with("evt.is_open_"))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What a condition needs.
 #[derive(Debug, Clone)]
 pub(super) enum Need<'c> {
@@ -86,7 +99,9 @@ fn all<'c>(parts: impl Iterator<Item = Need<'c>>) -> Need<'c> {
         }
     }
     covers.sort_by(|a, b| a.weight.total_cmp(&b.weight));
+    let gates: Vec<_> = covers.iter().skip(MOST_COVERS).filter(|cover| cover.is_gate()).cloned().collect();
     covers.truncate(MOST_COVERS);
+    covers.extend(gates);
     Need::All(covers)
 }
 
@@ -137,14 +152,16 @@ fn compared<'c>(leaf: &'c Leaf, op: Op, modifier: Option<Modifier>, right: &Rhs)
         return Need::All(vec![whole(leaf, 0.5)]);
     }
     let price = price(&leaf.left);
-    let single = |constant: &Const| match key(op, constant) {
+    let common = common(&leaf.left);
+    let key = |constant: &Const| key(op, constant).map(|(key, passes)| (key, passes.max(common)));
+    let single = |constant: &Const| match key(constant) {
         Some((key, passes)) => Cover { keys: vec![(leaf, key)], weight: (passes + price).min(1.0) },
         None => whole(leaf, (0.5 + price).min(1.0)),
     };
     match modifier {
         Some(Modifier::AllOf) => Need::All(constants.iter().take(MOST_COVERS).map(single).collect()),
         None | Some(Modifier::AnyOf | Modifier::OneOf) => {
-            let keys: Option<Vec<_>> = constants.iter().map(|constant| key(op, constant)).collect();
+            let keys: Option<Vec<_>> = constants.iter().map(key).collect();
             let Some(keys) = keys else { return Need::All(vec![whole(leaf, (0.5 + price).min(1.0))]) };
             let passes: f32 = keys.iter().map(|(_, passes)| passes).sum();
             let weight = (passes.min(0.9) + price).min(1.0);
@@ -158,7 +175,10 @@ fn key(op: Op, constant: &Const) -> Option<(Key, f32)> {
     let text = |test, bytes: &[u8], passes| (!bytes.is_empty()).then(|| (Key::Text(test, bytes.into()), passes));
     let equal = matches!(op, Op::Eq | Op::EqEq | Op::In | Op::Intersects);
     match (op, constant) {
-        (_, Const::Bytes(bytes)) if equal => Some((Key::Text(TextTest::Equal, bytes.clone()), 0.002)),
+        (_, Const::Bytes(bytes)) if equal => {
+            let passes = if matches!(&**bytes, b"" | b"host" | b"<NA>") { 0.5 } else { 0.002 };
+            Some((Key::Text(TextTest::Equal, bytes.clone()), passes))
+        }
         (Op::StartsWith | Op::BStartsWith, Const::Bytes(bytes)) => text(TextTest::Prefix, bytes, at_an_end(bytes)),
         (Op::EndsWith, Const::Bytes(bytes)) => text(TextTest::Suffix, bytes, at_an_end(bytes)),
         (Op::Contains | Op::BContains, Const::Bytes(bytes)) => text(TextTest::Contains, bytes, inside(bytes)),
@@ -205,6 +225,19 @@ fn inside(needle: &[u8]) -> f32 {
     }
 }
 
+/// How common each of the values is at least: those of some fields are few words.
+fn common(value: &ValueExpr) -> f32 {
+    let ValueExpr::Field(field, _) = value else { return 0.0 };
+    match field.name {
+        "fd.typechar" | "fd.type" | "fd.l4proto" | "fd.sockfamily" | "evt.res" | "evt.category" | "evt.io_dir"
+        | "evt.dir" | "evt.source" | "container.type" => 0.4,
+        "user.name" | "user.uid" | "user.loginname" | "user.loginuid" | "group.name" | "group.gid" | "user.shell"
+        | "proc.tty" => 0.1,
+        "k8s.ns.name" | "container.image.tag" => 0.02,
+        _ => 0.0,
+    }
+}
+
 /// What it costs to have the value, in events let pass in vain.
 fn price(value: &ValueExpr) -> f32 {
     match value {
@@ -219,7 +252,7 @@ fn price(value: &ValueExpr) -> f32 {
             // Text that is put together for each event, and mostly long.
             "proc.cmdline" | "proc.pcmdline" | "proc.args" | "proc.exeline" | "proc.aargs" | "proc.acmdline"
             | "proc.env" | "proc.aenv" | "evt.args" | "evt.info" => 0.04,
-            name if name.starts_with("evt.arg") || name.starts_with("thread.cap_") => 0.02,
+            name if name.starts_with("evt.arg") || name.starts_with("thread.cap_") => 0.1,
             _ if field.matching == Matching::EachAncestor => 0.02,
             _ => 0.005,
         },
@@ -264,6 +297,16 @@ mod tests {
         let filter = "evt.type = openat and evt.is_open_read = true and fd.name startswith /opt/app/secrets and proc.cmdline contains x1234";
         assert_eq!(best(filter, "openat"), "fd.name Prefix /opt/app/secrets");
         assert_eq!(best(filter, "connect"), "never");
+    }
+
+    #[test]
+    fn words_that_every_other_event_has_lead_nowhere() {
+        let filter = "evt.type = openat and fd.typechar = f and evt.is_open_read = true and fd.name startswith /etc/ and fd.num >= 0";
+        assert_eq!(best(filter, "openat"), "fd.name Prefix /etc/");
+        assert_eq!(
+            best("container.id = host and proc.pname in (a, b)", "openat"),
+            "proc.pname Equal a, proc.pname Equal b"
+        );
     }
 
     #[test]

@@ -135,7 +135,7 @@ struct Filed<'c> {
 fn build(rules: Vec<Filed<'_>>, depth: usize, compiler: &mut Compiler) -> Node {
     let mut node = Node::default();
     let mut always = Vec::new();
-    let mut groups: HashMap<(&Leaf, Key), Vec<Filed<'_>>, ahash::RandomState> = HashMap::default();
+    let mut groups: HashMap<(&Leaf, Key), Group<'_>, ahash::RandomState> = HashMap::default();
     // The same key of two comparisons of one value is one.
     let mut by_value: HashMap<(Slot, Key), (&Leaf, Key), ahash::RandomState> = HashMap::default();
     let mut order = Vec::new();
@@ -145,7 +145,9 @@ fn build(rules: Vec<Filed<'_>>, depth: usize, compiler: &mut Compiler) -> Node {
             always.push(rule);
             continue;
         };
-        let best = covers.swap_remove(best);
+        let gate = if depth == DEPTH { covers.iter().position(Cover::is_gate) } else { None };
+        let best = covers.swap_remove(gate.unwrap_or(best));
+        let is_gate = gate.is_some();
         for (leaf, key) in best.keys {
             let group = match key {
                 Key::Leaf => (leaf, Key::Leaf),
@@ -154,12 +156,12 @@ fn build(rules: Vec<Filed<'_>>, depth: usize, compiler: &mut Compiler) -> Node {
                     by_value.entry((slot, key.clone())).or_insert((leaf, key)).clone()
                 }
             };
-            let filed = groups.entry(group.clone()).or_insert_with(|| {
+            let group = groups.entry(group.clone()).or_insert_with(|| {
                 order.push(group);
-                Vec::new()
+                Group { filed: Vec::new(), is_gate }
             });
-            if filed.last().is_none_or(|last| last.rule != rule) {
-                filed.push(Filed { rule, covers: covers.clone() });
+            if group.filed.last().is_none_or(|last| last.rule != rule) {
+                group.filed.push(Filed { rule, covers: covers.clone() });
             }
         }
     }
@@ -168,9 +170,9 @@ fn build(rules: Vec<Filed<'_>>, depth: usize, compiler: &mut Compiler) -> Node {
     let mut keys: Vec<(Slot, Vec<(Key, u32)>)> = Vec::new();
     let mut slots: HashMap<Slot, usize, ahash::RandomState> = HashMap::default();
     for group in order {
-        let Some(filed) = groups.remove(&group) else { continue };
+        let Some(behind) = groups.remove(&group) else { continue };
         let id = postings.len() as u32;
-        postings.push(posting(filed, depth, compiler));
+        postings.push(posting(behind, depth, compiler));
         match group {
             (leaf, Key::Leaf) => leaves.push((compiler.leaf(leaf), id)),
             (leaf, key) => {
@@ -190,9 +192,17 @@ fn build(rules: Vec<Filed<'_>>, depth: usize, compiler: &mut Compiler) -> Node {
     node
 }
 
-fn posting(filed: Vec<Filed<'_>>, depth: usize, compiler: &mut Compiler) -> Posting {
+/// Rules behind one key.
+struct Group<'c> {
+    filed: Vec<Filed<'c>>,
+    /// See [`Cover::is_gate`].
+    is_gate: bool,
+}
+
+fn posting(group: Group<'_>, depth: usize, compiler: &mut Compiler) -> Posting {
+    let Group { filed, is_gate } = group;
     let helped = |filed: &Filed<'_>| filed.covers.iter().any(|cover| cover.weight < USELESS);
-    if filed.len() <= FEW || depth == 0 || !filed.iter().any(helped) {
+    if filed.len() <= FEW && !is_gate || depth == 0 || !filed.iter().any(helped) {
         return Posting { rules: filed.iter().map(|filed| filed.rule).collect(), next: None };
     }
     Posting { rules: Box::default(), next: Some(Box::new(build(filed, depth - 1, compiler))) }

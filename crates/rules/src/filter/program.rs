@@ -10,6 +10,7 @@ use std::sync::Arc;
 use event::{
     catalogue::EventType,
     fields::{Arg, Field, Matching},
+    value::ValueType,
 };
 use hashbrown::HashMap;
 
@@ -181,6 +182,11 @@ impl Compiler {
             Rhs::One(constant) => std::slice::from_ref(constant),
             Rhs::Many(constants) => constants,
             Rhs::Value(value) => return NodeTest::Value(op, self.slot(value)),
+        };
+        // Of the networks behind `in`, Falco looks at the first one only for the ends of a connection together.
+        let constants = match (leaf.matching, leaf.shape.ty, op) {
+            (Matching::EitherEnd, ValueType::Net, Op::In | Op::Intersects) => constants.get(..1).unwrap_or_default(),
+            _ => constants,
         };
         let constants: Vec<_> = constants.iter().collect();
         match modifier {

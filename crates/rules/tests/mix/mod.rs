@@ -4,6 +4,8 @@
 //! records. A third of the processes are in containers.
 #![allow(dead_code, reason = "each program that takes this module uses a part of it")]
 
+use std::ops::Range;
+
 use abi::record::{FdFacts, fd_flag};
 use event::{
     containers::{ContainerFacts, PodFacts},
@@ -40,12 +42,33 @@ pub enum Class {
     Fork,
 }
 
-/// One record.
-pub struct Entry {
-    /// What it is about.
-    pub class: Class,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
+/// Records, one behind the other as in a ring or a recording.
+#[derive(Default)]
+pub struct Records {
+    bytes: Vec<u8>,
+    places: Vec<(Class, Range<usize>)>,
+}
+
+impl Records {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many bytes they have together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What each is about, and its bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (Class, &[u8])> {
+        self.places.iter().map(|(class, place)| (*class, &self.bytes[place.clone()]))
+    }
+
+    /// How many are about this.
+    pub fn count(&self, class: Class) -> usize {
+        self.places.iter().filter(|(of, _)| *of == class).count()
+    }
 }
 
 /// One process.
@@ -120,22 +143,18 @@ pub fn state() -> State {
 }
 
 /// About `count` records of the mix.
-pub fn records(count: usize, seed: u64) -> Vec<Entry> {
-    let mut host = Simulation {
-        random: fastrand::Rng::with_seed(seed),
-        now: 60_000_000_000,
-        pid: 1,
-        entries: Vec::with_capacity(count + 1000),
-    };
+pub fn records(count: usize, seed: u64) -> Records {
+    let mut host =
+        Simulation { random: fastrand::Rng::with_seed(seed), now: 60_000_000_000, pid: 1, records: Records::default() };
     host.run(count);
-    host.entries
+    host.records
 }
 
 struct Simulation {
     random: fastrand::Rng,
     now: u64,
     pid: u32,
-    entries: Vec<Entry>,
+    records: Records,
 }
 
 impl Simulation {
@@ -154,7 +173,7 @@ impl Simulation {
         self.exec(&init, "/usr/lib/systemd/systemd", &["/sbin/init"]);
         let shells = self.shells(&init);
         let services = self.services(&init);
-        while self.entries.len() < count {
+        while self.records.len() < count {
             match self.random.u32(..10) {
                 0..=2 => self.install(&shells[0]),
                 3..=5 => {
@@ -439,7 +458,9 @@ impl Simulation {
     }
 
     fn push(&mut self, class: Class, record: Encoder) {
-        self.entries.push(Entry { class, bytes: record.encode() });
+        let start = self.records.bytes.len();
+        self.records.bytes.extend_from_slice(&record.encode());
+        self.records.places.push((class, start..self.records.bytes.len()));
     }
 
     /// The front of a record.
