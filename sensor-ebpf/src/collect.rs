@@ -4,7 +4,7 @@
 //! A source appends one parameter. It returns `false` to say that the event is not meant for this row.
 
 use abi::{
-    control::{RING_BULK, slot, want},
+    control::{RING_BULK, RING_URGENT, slot, want},
     loss::KernelCounter,
     record::{ARGUMENTS, fd_flag, flag, kind, status, tag},
     syscalls::Row,
@@ -249,22 +249,29 @@ impl Call {
         let filter = filter::of(kind);
         let early = match filter {
             Some(filter) => filter::early(filter, filter::properties(flags, self.result)),
-            None => Early::Pass,
+            None => Early::PASS,
         };
-        if matches!(early, Early::Drop) {
+        if early.drops() {
             count(kind, KernelCounter::Filtered);
             return false;
         }
         let text = self.record.next_content();
         self.path_is_relative = self.relative(tag, index);
         let len = self.record.state().text_len;
-        if let (Some(filter), Early::Paths(paths)) = (filter, early)
+        let mut sets = u64::MAX;
+        if let Some(filter) = filter
+            && early.asks_path()
             && !self.path_is_relative
             && len != 0
-            && !filter::admits(filter, &mut self.record, text, len, paths)
         {
-            count(kind, KernelCounter::Filtered);
-            return false;
+            sets = filter::sets(filter, &mut self.record, text, len);
+            if !early.admits(sets) {
+                count(kind, KernelCounter::Filtered);
+                return false;
+            }
+        }
+        if early.urgent(sets) {
+            self.record.state().class = u64::from(RING_URGENT);
         }
         true
     }

@@ -28,13 +28,52 @@ pub fn properties(flags: u64, result: i64) -> u32 {
 }
 
 /// What is known before the path has been read.
-pub enum Early {
-    /// A rule may match whatever the path is.
-    Pass,
-    /// No rule can match.
-    Drop,
-    /// It depends: the path must be in one of these sets.
-    Paths(u64),
+#[derive(Clone, Copy)]
+pub struct Early {
+    /// Not 0: a rule may match whatever the path is.
+    any: u64,
+    /// Not 0: one of high priority may.
+    urgent: u64,
+    /// Path sets that make a rule possible.
+    paths: u64,
+    /// Those that make one of high priority possible.
+    urgent_paths: u64,
+}
+
+impl Early {
+    /// No filter: everything passes.
+    pub const PASS: Self = Self { any: 1, urgent: 0, paths: 0, urgent_paths: 0 };
+
+    /// Whether no rule can match.
+    #[inline(always)]
+    pub fn drops(self) -> bool {
+        self.any | self.paths == 0
+    }
+
+    /// Whether the path makes a difference.
+    #[inline(always)]
+    pub fn asks_path(self) -> bool {
+        self.any == 0 || self.urgent == 0 && self.urgent_paths != 0
+    }
+
+    /// Whether a rule can match a path that may be in these sets.
+    #[inline(always)]
+    pub fn admits(self, sets: u64) -> bool {
+        self.any != 0 || sets & self.paths != 0
+    }
+
+    /// Whether one of high priority can.
+    #[inline(always)]
+    pub fn urgent(self, sets: u64) -> bool {
+        self.urgent != 0 || sets & self.urgent_paths != 0
+    }
+}
+
+/// Whether every record of this kind is urgent.
+#[inline(always)]
+pub fn all_urgent(kind: u16) -> bool {
+    // SAFETY: as in `of`.
+    FILTERS.get_ptr(u32::from(kind)).is_some_and(|filter| unsafe { ptr::read_volatile(&raw const (*filter).urgent) } != 0)
 }
 
 /// The filter of a record kind, if there is one.
@@ -50,7 +89,7 @@ pub fn of(kind: u16) -> Option<*const Filter> {
 /// Judges by result and flags.
 #[inline(always)]
 pub fn early(filter: *const Filter, properties: u32) -> Early {
-    let mut paths = 0u64;
+    let mut found = Early { any: 0, urgent: 0, paths: 0, urgent_paths: 0 };
     for i in 0..CLAUSES {
         // SAFETY: `i` is below the length of the array; as in `of`.
         let (count, clause) = unsafe {
@@ -63,28 +102,29 @@ pub fn early(filter: *const Filter, properties: u32) -> Early {
             break;
         }
         if properties & clause.needs == clause.needs {
-            if clause.paths == 0 {
-                return Early::Pass;
-            }
-            paths |= clause.paths;
+            // Sums rather than branches: paths through the program that differ in them are one to the verifier.
+            let urgent = u64::from(clause.urgent);
+            let anywhere = u64::from(clause.paths == 0);
+            found.any |= anywhere;
+            found.urgent |= anywhere & urgent;
+            found.paths |= clause.paths;
+            found.urgent_paths |= clause.paths & urgent.wrapping_neg();
         }
     }
-    if paths == 0 { Early::Drop } else { Early::Paths(paths) }
+    found
 }
 
-/// Whether a path may be in one of the sets. `text` is the masked position of its first byte in the record, `len` its
-/// length.
+/// The sets that a path may be in: all of them in case of doubt. `text` is the masked position of its first byte in the
+/// record, `len` its length.
 #[inline(always)]
-pub fn admits(filter: *const Filter, record: &mut Record, text: u64, len: u64, paths: u64) -> bool {
+pub fn sets(filter: *const Filter, record: &mut Record, text: u64, len: u64) -> u64 {
     if len as usize >= PATH_SCAN || len < 8 || !normal(record, text, len) {
-        return true;
+        return u64::MAX;
     }
-    if prefix_bits(record, text) & paths != 0 {
-        return true;
-    }
+    let mut sets = prefix_bits(record, text);
     let end = record.word_before(text + len);
     if end >> 56 == u64::from(b'/') {
-        return true;
+        return u64::MAX;
     }
     for i in 0..SUFFIXES {
         // SAFETY: as in `early`.
@@ -97,11 +137,11 @@ pub fn admits(filter: *const Filter, record: &mut Record, text: u64, len: u64, p
         if i as u32 >= count {
             break;
         }
-        if (end ^ suffix.value) & suffix.mask == 0 && suffix.paths & paths != 0 {
-            return true;
+        if (end ^ suffix.value) & suffix.mask == 0 {
+            sets |= suffix.paths;
         }
     }
-    false
+    sets
 }
 
 /// The bits of the longest prefix. The key is built in place: the reserved half of the block's header, the four bytes in

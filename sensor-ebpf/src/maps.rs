@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use abi::{
-    control::{Control, MAX_CPUS, RING_CLASSES, setting, slot},
+    control::{Control, MAX_CPUS, RING_CLASSES, SHARES as SHARE_COUNT, setting, slot},
     filter::{Filter, PREFIX_BYTES, PREFIXES},
     loss::{COUNTERS as COUNTER_WORDS, KernelCounter},
     offsets::Offsets,
@@ -52,11 +52,16 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(4, 0);
 #[map]
 static COUNTERS: PerCpuArray<[u64; COUNTER_WORDS]> = PerCpuArray::with_max_entries(kind::MAX, 0);
 
+/// How many records the processes of a bucket have sent in the current window: the window in the high half of a word, the
+/// count in the low one.
+#[map]
+pub static SHARES: PerCpuArray<u64> = PerCpuArray::with_max_entries(SHARE_COUNT, 0);
+
 /// Shared with the sensor by mmap.
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Two rings per CPU, made by the driver in the size that it wants.
+/// Rings of each CPU, made by the driver in the size that it wants.
 #[btf_map]
 pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, { (MAX_CPUS * RING_CLASSES) as usize }> = ArrayOfMaps::new();
 

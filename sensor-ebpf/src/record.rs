@@ -6,7 +6,9 @@
 use core::{ffi::c_void, ptr};
 
 use abi::{
-    control::{MAX_CPUS, RING_CLASSES},
+    control::{
+        MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, RING_URGENT, SHARE, SHARES as SHARES_COUNT, WINDOW_SHIFT,
+    },
     loss::KernelCounter,
     record::{
         ANCESTORS, ARGS_MAX, ARGUMENTS, Ancestor, BlockHeader, FRONT, Header, RECORD_LIMIT, RECORD_MAX, TEXT_MAX, flag,
@@ -16,14 +18,15 @@ use abi::{
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{
-        bpf_get_smp_processor_id, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-        bpf_probe_read_user_str, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_reserve,
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+        bpf_probe_read_user_str, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_query, bpf_ringbuf_reserve,
     },
 };
 
 use crate::{
+    filter,
     kernel::mask,
-    maps::{RINGS, SCRATCH, control, count},
+    maps::{RINGS, SCRATCH, SHARES, control, count},
 };
 
 /// A path that a helper program will append.
@@ -456,11 +459,18 @@ impl Record {
         }
         // SAFETY: no arguments; always the CPU we run on.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        let class = self.state().class as u32 & 1;
+        let mut class = self.state().class as u32 & 3;
+        if class == RING_BULK && filter::all_urgent(kind) {
+            class = RING_URGENT;
+        }
         let Some(ring) = RINGS.get((cpu & (MAX_CPUS - 1)) * RING_CLASSES + class) else {
             return count(kind, KernelCounter::NoRing);
         };
         let ring: *mut c_void = ptr::from_ref(ring).cast_mut().cast();
+        let time = self.header_at(start).time;
+        if class != RING_STATE && greedy(ring, time) {
+            return count(kind, KernelCounter::Backoff);
+        }
         // SAFETY: `len` is within the buffer; the ring came from the map.
         let full = unsafe { bpf_ringbuf_output(ring, self.at(start).cast(), len, u64::from(BPF_RB_NO_WAKEUP)) };
         if full != 0 {
@@ -470,6 +480,31 @@ impl Record {
         }
         wake(ring);
     }
+}
+
+/// Whether a record is to be given up so that those of other processes find room: its process has had its share of this
+/// window, and the ring is three quarters full. Most records cost one look at the bucket.
+#[inline(always)]
+fn greedy(ring: *mut c_void, time: u64) -> bool {
+    const BPF_RB_AVAIL_DATA: u64 = 0;
+    const BPF_RB_RING_SIZE: u64 = 1;
+    // SAFETY: no arguments.
+    let process = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let bucket = (process.wrapping_mul(0x9e37_79b1) >> 16) & (SHARES_COUNT - 1);
+    let Some(share) = SHARES.get_ptr_mut(bucket) else { return false };
+    let window = (time >> WINDOW_SHIFT) << 32;
+    // SAFETY: the element belongs to this CPU.
+    let before = unsafe { ptr::read_volatile(share) };
+    let sent = if before & !0xffff_ffff == window { before & 0xffff_ffff } else { 0 };
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(share, window | (sent + 1)) };
+    if sent < SHARE {
+        return false;
+    }
+    // SAFETY: the ring came from the map.
+    let (waiting, size) =
+        unsafe { (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA), bpf_ringbuf_query(ring, BPF_RB_RING_SIZE)) };
+    waiting > size - size / 4
 }
 
 /// Wakes the sensor if it has said that it sleeps. A wake-up costs microseconds, a record tens of nanoseconds; so the

@@ -74,6 +74,8 @@ pub enum Input {
     Scanned,
     /// Facts about a process.
     Process(Box<Seed>),
+    /// Everything that /proc showed at this boot-clock time: records were lost.
+    Living(Vec<Seed>, u64),
     /// What a cgroup's path is, if it could be found: the answer to a question.
     Cgroup(u64, Option<Vec<u8>>),
     /// What a container runtime says.
@@ -216,6 +218,7 @@ impl Pipeline {
                 }
                 Ok(Input::Scanned) => core.scanned(),
                 Ok(Input::Process(seed)) => core.seed(&seed),
+                Ok(Input::Living(seeds, seen)) => core.reconcile(&seeds, seen),
                 Ok(Input::Cgroup(cgroup, path)) => core.cgroup(cgroup, path.as_deref(), boot_time_ns()),
                 Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
                 Ok(Input::Cluster(change)) => core.state.change_cluster(*change),

@@ -2,11 +2,15 @@
 //!
 //! What does not fit (too many clauses, too many ends of paths) makes the filter wider, never narrower.
 
-use abi::filter::{CLAUSES, Clause, Filter, PREFIX_BYTES, SUFFIXES, Suffix, need};
+use abi::{
+    filter::{CLAUSES, Filter, PREFIX_BYTES, SUFFIXES, Suffix, need},
+    syscalls::SYSCALLS,
+};
 use event::catalogue::EventType;
 use rules::{
-    pushdown::{Clauses, Needs, Path},
-    ruleset::Ruleset,
+    alert::Priority,
+    pushdown::{Clause, Needs, Path},
+    ruleset::{RuleRef, Ruleset},
 };
 
 use crate::driver::Filters;
@@ -14,33 +18,52 @@ use crate::driver::Filters;
 /// The system calls that have a filter.
 pub const FILTERED: [&str; 2] = ["open", "openat"];
 
+/// What rules at least this serious may match goes into rings of its own, which a storm of other events does not fill.
+const SERIOUS: Priority = Priority::Warning;
+
 /// Filters for a ruleset.
 pub fn filters(ruleset: &Ruleset) -> Filters {
-    let mut sets = Vec::new();
+    let serious = |priority| priority <= SERIOUS;
+    let mut sets: Vec<Path> = Vec::new();
     let mut rows = Vec::new();
     for name in FILTERED {
         let Some(event) = EventType::by_name(name) else { continue };
-        if let Some(filter) = filter(&ruleset.necessary(event), &mut sets) {
+        let (urgent, all) = (ruleset.necessary_of(event, serious), ruleset.necessary(event));
+        let mut together = sets.clone();
+        if let Some(filter) = filter(&urgent, &all, &mut together) {
+            rows.push((name, filter));
+            sets = together;
+        } else if let Some(filter) = filter(&[], &all, &mut sets) {
+            // Too much to tell serious ones apart.
             rows.push((name, filter));
         }
     }
     let prefixes = prefixes(&sets);
-    Filters { rows, prefixes }
+    let filtered = |name| FILTERED.contains(&name);
+    let whole = SYSCALLS.iter().map(|row| row.name).filter(|name| !filtered(*name)).filter(|name| {
+        let event = EventType::by_name(name);
+        let seen = |rule: &RuleRef<'_>| event.is_some_and(|event| rule.event_types().contains(event));
+        ruleset.rules().any(|rule| serious(rule.priority()) && seen(&rule))
+    });
+    Filters { rows, prefixes, urgent: whole.collect() }
 }
 
-/// One filter; `None` when everything has to pass. `sets` are the path sets of all filters: bit `i` is `sets[i]`.
-fn filter(clauses: &Clauses, sets: &mut Vec<Path>) -> Option<Filter> {
+/// One filter: the clauses of serious rules, then those of all that are not among them. `None` when everything has to
+/// pass. `sets` are the path sets of all filters: bit `i` is `sets[i]`.
+fn filter(urgent: &[Clause], all: &[Clause], sets: &mut Vec<Path>) -> Option<Filter> {
+    let others = all.iter().filter(|clause| !urgent.contains(clause)).map(|clause| (clause, 0));
+    let clauses: Vec<_> = urgent.iter().map(|clause| (clause, 1)).chain(others).collect();
     if clauses.len() > CLAUSES {
         return None;
     }
     let mut filter = Filter { enabled: 1, clauses: clauses.len() as u32, ..Filter::OFF };
     let mut suffixes: Vec<Suffix> = Vec::new();
-    for (clause, to) in clauses.iter().zip(&mut filter.clause) {
+    for ((clause, urgent), to) in clauses.into_iter().zip(&mut filter.clause) {
         let paths = match &clause.path {
             Some(path) => 1 << set(path, sets)?,
             None => 0,
         };
-        *to = Clause { needs: bits(clause.needs), reserved: 0, paths };
+        *to = abi::filter::Clause { needs: bits(clause.needs), urgent, paths };
         suffixes.extend(clause.path.iter().flat_map(|path| &path.suffixes).map(|end| suffix(end, paths)));
     }
     filter.suffixes = suffixes.len() as u32;
@@ -122,15 +145,39 @@ mod tests {
     }
 
     #[test]
+    fn clauses_of_serious_rules_are_urgent_and_come_first() {
+        let clause = |prefix: &str| Clause { needs: Needs::default(), path: Some(path(&[prefix], &[])) };
+        let (serious, other) = (clause("/etc/shadow"), clause("/tmp"));
+        let all = [other, serious.clone()];
+        let filter = filter(&[serious], &all, &mut Vec::new()).expect("it fits");
+        let urgent: Vec<_> = filter.clause.iter().take(filter.clauses as usize).map(|clause| clause.urgent).collect();
+        assert_eq!(urgent, [1, 0]);
+    }
+
+    #[test]
+    fn calls_that_serious_rules_name_are_urgent() {
+        let mut loader = rules::load::Loader::new(rules::load::Options::default());
+        let rule = |call: &str, priority: &str| {
+            format!("- rule: {call}\n  desc: x\n  condition: evt.type = {call}\n  output: x\n  priority: {priority}\n")
+        };
+        loader.add(
+            "test",
+            [rule("ptrace", "WARNING"), rule("mkdirat", "NOTICE"), rule("openat", "CRITICAL")].concat().as_bytes(),
+        );
+        let filters = filters(&loader.finish().ruleset.expect("rules"));
+        assert_eq!(filters.urgent, ["ptrace"], "an open is judged by its path");
+    }
+
+    #[test]
     fn too_many_ends_let_everything_pass() {
         let ends: Vec<String> = (0..=SUFFIXES).map(|i| format!("end{i}")).collect();
         let ends: Vec<&str> = ends.iter().map(String::as_str).collect();
         let clause = rules::pushdown::Clause { needs: Needs::default(), path: Some(path(&[], &ends)) };
-        assert_eq!(filter(&vec![clause], &mut Vec::new()), None);
+        assert_eq!(filter(&[], &[clause], &mut Vec::new()), None);
     }
 
     /// What the kernel does with an open, in its own order of steps.
-    fn passes(clauses: &Clauses, call: Needs, path: &[u8]) -> bool {
+    fn passes(clauses: &[Clause], call: Needs, path: &[u8]) -> bool {
         let normal = path.len() >= 8
             && path[0] == b'/'
             && !path.ends_with(b"/")
@@ -219,7 +266,7 @@ mod tests {
         };
         let rulesets = rulesets();
         let openat = EventType::by_name("openat").expect("an event");
-        let clauses: Vec<Clauses> = rulesets.iter().map(|ruleset| ruleset.necessary(openat)).collect();
+        let clauses: Vec<Vec<Clause>> = rulesets.iter().map(|ruleset| ruleset.necessary(openat)).collect();
         for _ in 0..20_000 {
             let path: String = (0..=next(5)).map(|_| PARTS[next(PARTS.len())]).collect();
             let (flags, failed) = (FLAGS[next(FLAGS.len())], next(4) == 0);

@@ -7,6 +7,7 @@
 use std::{
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{self, Sender},
     },
     thread,
@@ -24,7 +25,7 @@ use link::chain;
 use crate::{
     active::Active,
     cli, containers,
-    driver::{self, Driver, DriverError, Host, Waker, boot_time_ns},
+    driver::{self, Counts, Driver, DriverError, Host, Waker, boot_time_ns},
     drops::{Drops, Totals},
     lookup,
     pipeline::{Counters, Input, Parts, Pipeline, Publish, Tap},
@@ -80,6 +81,16 @@ pub struct Sensor {
     logged: (Instant, Instant),
     /// Events at the last summary.
     summarised: u64,
+    reconciled: Reconciled,
+}
+
+/// When the process table was last brought into line with /proc.
+struct Reconciled {
+    /// Lost records of exec, fork and exit until then.
+    lost: u64,
+    at: Instant,
+    /// Whether it is being done.
+    busy: Arc<AtomicBool>,
 }
 
 impl Sensor {
@@ -149,6 +160,7 @@ impl Sensor {
             drops: Drops::new(drops, (&*options.hostname).into(), Instant::now()),
             logged: (Instant::now(), Instant::now()),
             summarised: 0,
+            reconciled: Reconciled { lost: 0, at: Instant::now(), busy: Arc::default() },
         };
         for seed in sensor.reader.all() {
             sensor.tell(Input::Process(Box::new(seed)));
@@ -246,6 +258,35 @@ impl Sensor {
         !self.pipeline.is_finished()
     }
 
+    /// Reads /proc when records of exec, fork or exit were lost: on a thread of its own, one at a time, and not too often.
+    fn reconcile(&mut self, counts: &Counts) {
+        let state = ["exec", "fork", "exit"];
+        let of_state = counts.events.iter().filter(|(name, _)| state.contains(name));
+        let lost: u64 = of_state.map(|(_, counts)| counts.lost()).sum();
+        let teller = self.teller();
+        let Reconciled { lost: before, at, busy } = &mut self.reconciled;
+        if lost == *before || at.elapsed() < LOSSES || busy.swap(true, Relaxed) {
+            return;
+        }
+        (*before, *at) = (lost, Instant::now());
+        let (reader, busy) = (self.reader.clone(), Arc::clone(busy));
+        let spawned = thread::Builder::new().name("reconcile".to_owned()).spawn({
+            let busy = Arc::clone(&busy);
+            move || {
+                let seen = boot_time_ns();
+                teller.tell(Input::Living(reader.all(), seen));
+                busy.store(false, Relaxed);
+            }
+        });
+        match spawned {
+            Ok(_) => info!(lost, "records of processes were lost: reading /proc"),
+            Err(error) => {
+                busy.store(false, Relaxed);
+                warn!(error = %error, "cannot start a thread that reads /proc");
+            }
+        }
+    }
+
     /// How often losses were told.
     pub fn drop_alerts(&self) -> u64 {
         self.drops.told()
@@ -283,6 +324,7 @@ impl Sensor {
             self.lost = lost;
             self.logged.0 = Instant::now();
         }
+        self.reconcile(&counts);
         let elapsed = self.logged.1.elapsed();
         if elapsed >= SUMMARY {
             let events = report::summary(&self.driver, &counts, &self.counters, self.summarised, elapsed);

@@ -27,6 +27,7 @@ mod setup;
 mod suite;
 mod tally;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 

@@ -14,7 +14,7 @@ use crate::checkout::{self, Checkout, Package};
 use crate::{binaries, ebpf, process};
 
 /// Variables that tests and benchmarks read, to be carried through sudo.
-const CARRIED: [&str; 4] = ["REQUIRE_KERNEL", "GYRFALCON_CONFORMANCE", "GYRFALCON_FALCO_RULES", "RUST_BACKTRACE"];
+pub const CARRIED: [&str; 4] = ["REQUIRE_KERNEL", "GYRFALCON_CONFORMANCE", "GYRFALCON_FALCO_RULES", "RUST_BACKTRACE"];
 
 /// Why nothing can be run as root here, if it cannot.
 pub fn refused() -> Option<String> {

@@ -33,7 +33,7 @@ impl Tally {
     }
 
     /// Reads `test result: ok. 9 passed; 0 failed; 1 ignored; 0 measured; …`.
-    fn of_line(line: &str) -> Option<Self> {
+    pub fn of_line(line: &str) -> Option<Self> {
         let (_, counts) = line.trim().strip_prefix("test result: ")?.split_once(". ")?;
         let count = |word: &str| {
             let entry = counts.split(';').map(str::trim).find(|entry| entry.ends_with(word))?;

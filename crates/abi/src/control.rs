@@ -51,11 +51,23 @@ pub mod slot {
 /// How many CPUs can have rings of their own.
 pub const MAX_CPUS: u32 = 1024;
 
-/// The two rings of each CPU: index in map `RINGS` is `cpu * RING_CLASSES + class`.
-pub const RING_CLASSES: u32 = 2;
+/// The rings of each CPU: index in map `RINGS` is `cpu * RING_CLASSES + class`.
+pub const RING_CLASSES: u32 = 3;
 
 /// Ring for exec, fork and exit: small, never starved by the other.
 pub const RING_STATE: u32 = 0;
 
 /// Ring for everything else.
 pub const RING_BULK: u32 = 1;
+
+/// Ring for what a rule of high priority may match: a storm of other events does not fill it.
+pub const RING_URGENT: u32 = 2;
+
+/// Buckets that processes are counted in, by a hash of their id: a power of two.
+pub const SHARES: u32 = 256;
+
+/// How many records of one bucket go into a CPU's ring in one window, however full it is.
+pub const SHARE: u64 = 16;
+
+/// A window of time is `1 << WINDOW_SHIFT` nanoseconds: 134 ms.
+pub const WINDOW_SHIFT: u32 = 27;

@@ -46,8 +46,8 @@ pub mod need {
 pub struct Clause {
     /// [`need`] bits that the call must all have.
     pub needs: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// 1: a rule of high priority may match.
+    pub urgent: u32,
     /// Path sets of which the path must be in one; 0 for any path.
     pub paths: u64,
 }
@@ -74,8 +74,8 @@ pub struct Filter {
     pub clauses: u32,
     /// Suffixes in use.
     pub suffixes: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// 1: every record of this kind is urgent, whether the filter is switched on or not.
+    pub urgent: u32,
     /// The clauses.
     pub clause: [Clause; CLAUSES],
     /// The suffixes.
@@ -88,8 +88,8 @@ impl Filter {
         enabled: 0,
         clauses: 0,
         suffixes: 0,
-        reserved: 0,
-        clause: [Clause { needs: 0, reserved: 0, paths: 0 }; CLAUSES],
+        urgent: 0,
+        clause: [Clause { needs: 0, urgent: 0, paths: 0 }; CLAUSES],
         suffix: [Suffix { value: 0, mask: 0, paths: 0 }; SUFFIXES],
     };
 

@@ -40,6 +40,8 @@ counters! {
     NoHelper = "no_helper",
     /// No ring exists for this CPU.
     NoRing = "no_ring",
+    /// The ring was three quarters full, and the process had put in more than its share: the rest is for others.
+    Backoff = "backoff",
 }
 
 /// Length of the counter array: a power of two, so that programs can index it without a range check.

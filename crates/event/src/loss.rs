@@ -77,6 +77,9 @@ pub const fn kernel_doc(counter: KernelCounter) -> &'static str {
         KernelCounter::TooLarge => "The record outgrew the buffer it is built in.",
         KernelCounter::NoHelper => "A helper program was missing from its slot.",
         KernelCounter::NoRing => "No ring exists for the CPU.",
+        KernelCounter::Backoff => {
+            "The ring was three quarters full, and the process had sent more than its share: the rest is for others."
+        }
     }
 }
 

@@ -234,7 +234,12 @@ impl Ruleset {
     /// What an event of this type must meet for any rule to match it: see [`pushdown`]. Scopes only narrow what
     /// conditions ask for and are left out.
     pub fn necessary(&self, event: EventType) -> Clauses {
-        let seeing = self.rules.iter().filter(|rule| rule.events.contains(event));
+        self.necessary_of(event, |_| true)
+    }
+
+    /// The same for rules of some priorities.
+    pub fn necessary_of(&self, event: EventType, wanted: impl Fn(Priority) -> bool) -> Clauses {
+        let seeing = self.rules.iter().filter(|rule| rule.events.contains(event) && wanted(rule.priority));
         pushdown::any(seeing.map(|rule| pushdown::necessary(&rule.condition, event)))
     }
 

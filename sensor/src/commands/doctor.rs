@@ -59,7 +59,13 @@ fn runtimes(args: &cli::Containers) -> Vec<String> {
 
 /// Loads and attaches everything once, for a moment.
 fn try_all(host: &Host) -> Result<usize, driver::DriverError> {
-    let options = driver::Options { ring_bytes: 1 << 16, state_ring_bytes: 1 << 16, ..driver::Options::default() };
+    let small = 1 << 16;
+    let options = driver::Options {
+        ring_bytes: small,
+        state_ring_bytes: small,
+        urgent_ring_bytes: small,
+        ..driver::Options::default()
+    };
     let (mut driver, _consumer) = Driver::load(host, driver::object(), options)?;
     driver.trace(Rows::all_programs())?;
     Ok(driver::names().count())

@@ -17,6 +17,8 @@ use aya::maps::{
 pub struct Filters {
     /// By name of the system call.
     pub rows: Vec<(&'static str, Filter)>,
+    /// System calls without a filter whose every record is urgent.
+    pub urgent: Vec<&'static str>,
     /// Path sets by prefix; the value of a prefix includes the sets of every shorter one.
     pub prefixes: Vec<(Vec<u8>, u64)>,
 }
@@ -30,11 +32,12 @@ pub struct FilterMaps {
     prefixes: LpmTrie<MapData, [u8; PREFIX_BYTES], u64>,
     stored: HashSet<(Vec<u8>, u64)>,
     on: Vec<(u32, Filter)>,
+    urgent: Vec<u32>,
 }
 
 impl FilterMaps {
     pub(super) fn new(filters: Array<MapData, Words>, prefixes: LpmTrie<MapData, [u8; PREFIX_BYTES], u64>) -> Self {
-        Self { filters, prefixes, stored: HashSet::new(), on: Vec::new() }
+        Self { filters, prefixes, stored: HashSet::new(), on: Vec::new(), urgent: Vec::new() }
     }
 
     /// Lets everything pass. When this returns, no program is at work with a filter any more.
@@ -53,6 +56,14 @@ impl FilterMaps {
     /// Puts filters into effect. Everything passes while the path sets are exchanged.
     pub fn set(&mut self, filters: &Filters) -> Result<(), MapError> {
         self.clear()?;
+        for index in self.urgent.drain(..) {
+            self.filters.set(index, words(&Filter::OFF), 0)?;
+        }
+        for name in &filters.urgent {
+            let Some(index) = index_of(name) else { continue };
+            self.filters.set(index, words(&Filter { urgent: 1, ..Filter::OFF }), 0)?;
+            self.urgent.push(index);
+        }
         for (prefix, _) in self.stored.drain() {
             self.prefixes.remove(&key(&prefix))?;
         }
@@ -65,8 +76,7 @@ impl FilterMaps {
             self.stored.insert((prefix.clone(), *sets));
         }
         for (name, filter) in &filters.rows {
-            let Some(row) = SYSCALLS.iter().position(|row| row.name == *name) else { continue };
-            let index = u32::from(kind::FIRST_SYSCALL) + row as u32;
+            let Some(index) = index_of(name) else { continue };
             // The clauses first, the switch afterwards: the programs never see a filter that is half written.
             self.filters.set(index, words(&Filter { enabled: 0, ..*filter }), 0)?;
             self.filters.set(index, words(filter), 0)?;
@@ -74,6 +84,12 @@ impl FilterMaps {
         }
         Ok(())
     }
+}
+
+/// Where the filter of a system call stands in the map.
+fn index_of(name: &str) -> Option<u32> {
+    let row = SYSCALLS.iter().position(|row| row.name == name)?;
+    Some(u32::from(kind::FIRST_SYSCALL) + row as u32)
 }
 
 /// Waits until every program that runs now has ended: programs run inside of RCU read sections, and this is a grace
@@ -100,9 +116,9 @@ fn words(filter: &Filter) -> Words {
     let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let mut words = Vec::with_capacity(Filter::WORDS);
     words.push(pair(filter.enabled, filter.clauses));
-    words.push(pair(filter.suffixes, filter.reserved));
+    words.push(pair(filter.suffixes, filter.urgent));
     for clause in &filter.clause {
-        words.push(pair(clause.needs, clause.reserved));
+        words.push(pair(clause.needs, clause.urgent));
         words.push(clause.paths);
     }
     for suffix in &filter.suffix {

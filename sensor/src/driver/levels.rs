@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use abi::control::{RING_CLASSES, RING_STATE};
+use abi::control::{RING_CLASSES, RING_STATE, RING_URGENT};
 
 use super::ring::Ring;
 
@@ -51,7 +51,11 @@ impl Levels {
     pub fn read(&self) -> Vec<RingLevel> {
         let level = |(index, level): (usize, &Level)| RingLevel {
             cpu: index / RING_CLASSES as usize,
-            class: if index as u32 % RING_CLASSES == RING_STATE { "state" } else { "bulk" },
+            class: match index as u32 % RING_CLASSES {
+                RING_STATE => "state",
+                RING_URGENT => "urgent",
+                _ => "bulk",
+            },
             bytes: level.bytes.load(Relaxed),
             peak: level.peak.load(Relaxed),
             size: level.size,

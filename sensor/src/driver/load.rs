@@ -8,7 +8,7 @@ use std::{
 };
 
 use abi::{
-    control::{MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, setting, slot},
+    control::{MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, RING_URGENT, setting, slot},
     loss::{COUNTERS, KernelCounter},
     offsets::MISSING,
     record::{DATA_DEFAULT, DATA_MAX, kind},
@@ -88,12 +88,19 @@ pub struct Options {
     pub state_ring_bytes: u32,
     /// Most bytes of what is read, written, sent and received in a record; at most [`DATA_MAX`].
     pub data_bytes: u16,
+    /// Size of each CPU's ring for what rules of high priority may match.
+    pub urgent_ring_bytes: u32,
 }
 
 impl Default for Options {
     /// What Falco has as one ring of 8 MiB for two CPUs; the filter leaves less to carry.
     fn default() -> Self {
-        Self { ring_bytes: 4 << 20, state_ring_bytes: 1 << 20, data_bytes: DATA_DEFAULT }
+        Self {
+            ring_bytes: 4 << 20,
+            state_ring_bytes: 1 << 20,
+            urgent_ring_bytes: 1 << 19,
+            data_bytes: DATA_DEFAULT,
+        }
     }
 }
 
@@ -195,7 +202,8 @@ impl Driver {
         };
         let consumer = Consumer::new(consumer_rings, Arc::clone(&control))
             .map_err(|source| DriverError::Memory { what: "the consumer's wait queue", source })?;
-        let memory = u64::from(options.ring_bytes + options.state_ring_bytes) * consumer.cpus() as u64;
+        let memory = u64::from(options.ring_bytes + options.state_ring_bytes + options.urgent_ring_bytes)
+            * consumer.cpus() as u64;
         let mut driver = Self {
             syscalls: take(&mut ebpf, "SYSCALLS")?,
             compat: host.compat().then(|| take(&mut ebpf, "COMPAT_SYSCALLS")).transpose()?,
@@ -452,14 +460,19 @@ fn refused(program: &str, source: ProgramError) -> DriverError {
 
 type RingArray = ArrayOfMaps<MapData, RingBuf<MapData>>;
 
-/// Makes both rings of every CPU and puts them where the programs look.
+/// Makes the rings of every CPU and puts them where the programs look.
 fn rings(ebpf: &mut Ebpf, options: Options) -> Result<(RingArray, Vec<Ring>), DriverError> {
     const BPF_MAP_TYPE_RINGBUF: u32 = 27;
     let mut outer: RingArray = take(ebpf, "RINGS")?;
     let cpus = aya::util::nr_cpus().unwrap_or(1).min(MAX_CPUS as usize) as u32;
     let mut rings = Vec::with_capacity((cpus * RING_CLASSES) as usize);
     for cpu in 0..cpus {
-        for (class, size) in [(RING_STATE, options.state_ring_bytes), (RING_BULK, options.ring_bytes)] {
+        let classes = [
+            (RING_STATE, options.state_ring_bytes),
+            (RING_BULK, options.ring_bytes),
+            (RING_URGENT, options.urgent_ring_bytes),
+        ];
+        for (class, size) in classes {
             let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF, 0, 0, size, 0);
             let data = MapData::create(definition, "gyrfalcon_ring", None).map_err(map_error("RINGS"))?;
             let map: RingBuf<MapData> = Map::RingBuf(data).try_into().map_err(map_error("RINGS"))?;

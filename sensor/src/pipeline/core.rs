@@ -260,6 +260,16 @@ impl Core {
         }
     }
 
+    /// Brings the table into line with /proc.
+    pub fn reconcile(&mut self, seeds: &[Seed], seen: u64) {
+        for seed in seeds {
+            self.state.correct(seed, seen);
+        }
+        let mut living: Vec<_> = seeds.iter().map(|seed| (seed.tgid, seed.start)).collect();
+        living.sort_unstable_by_key(|(tgid, _)| *tgid);
+        self.state.bury(&living, seen);
+    }
+
     /// Says what a cgroup's path is.
     pub fn cgroup(&mut self, cgroup: u64, path: Option<&[u8]>, now: u64) {
         if let Some(path) = path {

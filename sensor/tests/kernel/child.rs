@@ -20,7 +20,7 @@ use std::{
 
 use abi::syscalls::{GENERIC, NONE, SYSCALLS};
 
-use crate::{falco, harness::Helper, reload, rows, storm};
+use crate::{falco, flood, harness::Helper, reload, rows, storm};
 
 /// The hidden argument; what to play follows.
 pub const PLAY: &str = "--traced-process";
@@ -38,6 +38,7 @@ pub fn play() -> Option<ExitCode> {
         ("case", [case]) => falco::play(case),
         ("markers", [folder, rate]) => reload::play(folder, rate),
         ("storm", [program, first, count]) => storm::play(program, first, count),
+        ("flood", [path, count]) => flood::play(path, count),
         ("exec-from-thread", [program]) => exec_from_thread(program),
         ("calls32", []) => assert_eq!(call32(NR32_GETPID, [0; 3]), Some(i64::from(std::process::id()))),
         _ => panic!("nobody knows how to play {part} {args:?}"),

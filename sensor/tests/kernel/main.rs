@@ -11,6 +11,7 @@ mod agent;
 mod child;
 mod container;
 mod falco;
+mod flood;
 mod harness;
 mod health;
 mod host;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         privileges::trials(),
         health::trials(),
         record::trials(),
+        flood::trials(),
     ];
     let chosen = |trial: &Trial| filters.is_empty() || filters.iter().any(|filter| trial.name().contains(filter));
     libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect()).exit_code()

@@ -24,9 +24,13 @@ pub fn trials() -> Vec<Trial> {
     vec![trial("storm: every sampled exec names its parent, and every loss is counted", &[Need::Tracing], storm)]
 }
 
-/// How many programs are run: `GYRFALCON_TEST_EXECS`, or two hundred thousand.
+/// How many programs are run: `GYRFALCON_TEST_EXECS`, or two hundred thousand; few in a guest.
 fn execs() -> u64 {
-    env::var("GYRFALCON_TEST_EXECS").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000)
+    env::var("GYRFALCON_TEST_EXECS").ok().and_then(|text| text.parse().ok()).unwrap_or(if harness::in_guest() {
+        4_000
+    } else {
+        200_000
+    })
 }
 
 /// Programs are run by this many parents at a time, each with a name of its own.

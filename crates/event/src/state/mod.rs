@@ -289,6 +289,26 @@ impl State {
         }
     }
 
+    /// Corrects a process by what /proc showed at `seen` (boot-clock time), when records were lost: one that has executed
+    /// another program since its last known exec has its new image.
+    pub fn correct(&mut self, seed: &Seed, seen: u64) {
+        let key = ProcessKey { tgid: seed.tgid, start: seed.start };
+        if let Some(process) = self.table.find(key).and_then(|id| self.table.at(id))
+            && let Some(image) = &process.image
+            && image.time < seen
+            && image.exepath() != seed.exepath()
+            && !seed.exepath().is_empty()
+        {
+            process.image = None;
+        }
+        self.seed(seed);
+    }
+
+    /// Notes as ended what is not among the living of `seen` (boot-clock time, sorted by pid), when records of ends were lost.
+    pub fn bury(&mut self, living: &[(u32, Start)], seen: u64) {
+        self.table.end_missing(living, seen);
+    }
+
     /// Learns what a record says about its cgroup. [`State::apply`] does it, too.
     pub fn learn_from(&mut self, record: &Record<'_>) {
         if let Some(block) = record.block(tag::CGROUP)

@@ -140,6 +140,21 @@ impl Table {
         }
     }
 
+    /// Notes as ended at `seen` what had started a while before and is not among the living, which are sorted by pid.
+    pub fn end_missing(&mut self, living: &[(u32, Start)], seen: u64) {
+        let lives = |key: ProcessKey| {
+            let at = living.partition_point(|(tgid, _)| *tgid < key.tgid);
+            living.get(at).is_some_and(|(tgid, start)| *tgid == key.tgid && start.matches(key.start))
+        };
+        for at in 0..self.slots.len() {
+            let Some(process) = self.slots.get(at).and_then(|slot| slot.process.as_ref()) else { continue };
+            // One that began while /proc was read may have been overlooked.
+            if process.exit.is_none() && process.key.start.ns() + Start::TICK_NS < seen && !lives(process.key) {
+                self.end(SlotId(at as u32), seen);
+            }
+        }
+    }
+
     /// Forgets processes that ended before `time`.
     pub fn expire(&mut self, time: u64) {
         while let Some((key, end)) = self.ended.front().copied()

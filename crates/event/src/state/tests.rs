@@ -237,3 +237,32 @@ fn a_process_needs_less_than_a_kilobyte() {
         size_of::<Image>()
     );
 }
+
+#[test]
+fn what_proc_does_not_show_has_ended() {
+    const SEEN: u64 = 1_000_000_000;
+    let mut state = state();
+    apply(&mut state, exec(10, 10_000_001, 20_000_000, &["lives"]));
+    apply(&mut state, exec(11, 10_000_002, 20_000_001, &["gone"]));
+    apply(&mut state, exec(12, SEEN - 1, SEEN, &["new"]));
+    state.bury(&[(10, Start::Ticks(1))], SEEN);
+    let ended = |state: &State, tgid, start| {
+        state.by_key(ProcessKey { tgid, start: Start::Exact(start) }).map(|process| process.exit.is_some())
+    };
+    assert_eq!(ended(&state, 10, 10_000_001), Some(false));
+    assert_eq!(ended(&state, 11, 10_000_002), Some(true));
+    assert_eq!(ended(&state, 12, SEEN - 1), Some(false), "it began while /proc was read");
+    // It goes as any that has ended.
+    apply(&mut state, exec(10, 10_000_001, SEEN + Limits::default().grace_ns + 1, &["lives"]));
+    assert_eq!(ended(&state, 11, 10_000_002), None);
+}
+
+#[test]
+fn a_lost_exec_is_made_good() {
+    let mut state = state();
+    apply(&mut state, exec(10, 10_000_001, 20_000_000, &["before"]));
+    state.correct(&seed(10, 1, "after\0"), 10_000_000);
+    assert_eq!(exe(&state, 10, 10_000_001), "before", "/proc was read before the exec");
+    state.correct(&seed(10, 1, "after\0"), 30_000_000);
+    assert_eq!(exe(&state, 10, 10_000_001), "after");
+}
