@@ -56,6 +56,12 @@ impl<'a> Namespace<'a> {
         self.cluster.kubectl_args(&args, Some(manifests))?.success()
     }
 
+    /// Creates what manifests say, given as YAML or JSON: of any size that the API server takes.
+    pub fn create_from(&self, manifests: &str) -> Result<String> {
+        let args = ["--namespace", &self.name, "create", "--filename=-"];
+        self.cluster.kubectl_args(&args, Some(manifests))?.success()
+    }
+
     /// A pod that runs a shell command in the busybox image, and waits until it runs. A command that ends is not run again.
     pub fn busybox(&self, pod: &str, script: &str) -> Result<()> {
         let manifest = json!({

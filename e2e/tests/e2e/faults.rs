@@ -19,9 +19,10 @@ use crate::facts::sensor_program;
 use crate::harness::{LONG, case_alone, outage};
 use crate::receiver::Receiver;
 use crate::steps::{
-    container_of, falco_rule, installed, kill_container, pod_of, ready, rule, sink_to, wait_condition, wait_hits,
+    address, container_of, falco_rule, installed, kill_container, pod_of, ready, rule, sink_to, wait_condition,
+    wait_hits,
 };
-use crate::talker::{Talker, exactly_once};
+use crate::talker::{Talker, exactly_once, metrics_at, sum};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -59,11 +60,6 @@ impl Drop for Cut<'_> {
             eprintln!("the link stays cut: {deleted:?}");
         }
     }
-}
-
-fn address(cluster: &Cluster, component: &str) -> Result<String> {
-    let pod = cluster.kubectl_json(["get", "pod", &pod_of(cluster, component)?, "--namespace", SYSTEM])?;
-    Ok(pod["status"]["podIP"].as_str().context("a pod without an address")?.to_owned())
 }
 
 /// The certificates that sensors trust, as the operator has published them.
@@ -181,8 +177,11 @@ fn headless(
     let (container, address) = sensor;
     let before = talker.said(cluster)?;
     kill_container(cluster, container)?;
-    try_wait_for(LONG * 2, "a sensor without operator and API server spools alerts", || {
-        Ok(metric(cluster, address, "gyrfalcon_sensor_spool_alerts").is_some_and(|count| count > 0.0).then_some(()))
+    try_wait_for(LONG * 2, "a sensor without operator and API server makes alerts", || {
+        let metrics = metrics_at(cluster, address)?;
+        let (made, kept) =
+            (sum(&metrics, "gyrfalcon_sensor_alerts_total"), sum(&metrics, "gyrfalcon_sensor_spool_alerts"));
+        Ok((made > 0.0 && kept > 0.0).then_some(()))
     })?;
     Ok(before..=talker.said(cluster)?)
 }
@@ -252,14 +251,4 @@ impl Drop for Stranger {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A value that the sensor at this address shows.
-fn metric(cluster: &Cluster, address: &str, name: &str) -> Option<f64> {
-    // From within the node, where pods can be reached.
-    let script =
-        format!("exec 3<>/dev/tcp/{address}/8081 && printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3");
-    let output = cluster.node_command("bash").ok()?.args(["-c", &script]).stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }

@@ -188,6 +188,8 @@ fn config_map(cluster: &Cluster) -> Result<()> {
     installed(cluster)?;
     let space = cluster.namespace("map")?;
     space.busybox("web", "sleep 1000")?;
+    let receiver = Receiver::start(None)?;
+    space.apply(&sink_to(&receiver.url(cluster), &json!({})))?;
     space.apply(&falco_rule("from-map", &json!({"configMapRef": {"name": "rules"}})))?;
     let waiting = wait_condition(&space, "falcorule", "from-map", "Ready", "False")?;
     ensure!(condition(&waiting, "Reconciling").is_some(), "{:#}", waiting["status"]);
@@ -202,14 +204,14 @@ fn config_map(cluster: &Cluster) -> Result<()> {
     space.apply(&map("sixth-word").to_string())?;
     ready(&space, "from-map")?;
     space.exec("web", ["echo", "sixth-word"])?;
-    wait_hits(&space, "from-map", 1)?;
+    receiver.wait(1)?;
     // Deleted while it is in use: what was read last goes on, and the status says so.
     space.kubectl(["delete", "configmap", "rules"])?.success()?;
     let missing = wait_condition(&space, "falcorule", "from-map", "Ready", "False")?;
     let accepted = condition(&missing, "Accepted").cloned().unwrap_or_default();
     ensure!(accepted["reason"] == "RefNotFound" && accepted["message"].to_string().contains("rules"), "{accepted:#}");
     space.exec("web", ["echo", "sixth-word"])?;
-    wait_hits(&space, "from-map", 2)?;
+    receiver.wait(2)?;
     space.apply(&map("nineteenth-word").to_string())?;
     ready(&space, "from-map")?;
     space.exec("web", ["echo", "nineteenth-word"])?;

@@ -150,6 +150,12 @@ pub fn pod_of(cluster: &Cluster, component: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
+/// The address of a component's pod.
+pub fn address(cluster: &Cluster, component: &str) -> Result<String> {
+    let pod = cluster.kubectl_json(["get", "pod", &pod_of(cluster, component)?, "--namespace", SYSTEM])?;
+    Ok(pod["status"]["podIP"].as_str().context("a pod without an address")?.to_owned())
+}
+
 /// Kills the program in a pod as the kernel would, and waits until it runs again.
 pub fn kill(cluster: &Cluster, component: &str) -> Result<()> {
     kill_in(cluster, &pod_of(cluster, component)?)
