@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::layout::Layout;
 
 /// A receiver of audit events, and what it wants to hear of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AuditWebhook {
     /// Where the API server posts to. `{host}` stands for the address under which it reaches this process
     /// ([`crate::Cluster::host_address`]). With a node that address is there only when the cluster is, so the receiver
@@ -16,6 +16,10 @@ pub struct AuditWebhook {
     pub url: String,
     /// An audit policy as YAML; `None` is everything, with bodies of requests.
     pub policy: Option<String>,
+    /// The webhook's kubeconfig, when it is to be more than the address.
+    pub config: Option<String>,
+    /// How long the API server waits before it tries a second time; `None` is one second.
+    pub initial_backoff: Option<String>,
 }
 
 impl AuditWebhook {
@@ -35,12 +39,13 @@ impl AuditWebhook {
             "users": [{ "name": "audit", "user": {} }],
             "contexts": [{ "name": "audit", "context": { "cluster": "audit", "user": "audit" } }],
         });
-        fs::write(&config, kubeconfig.to_string()).context("cannot write the audit webhook's configuration")?;
+        let text = self.config.clone().unwrap_or_else(|| kubeconfig.to_string());
+        fs::write(&config, text).context("cannot write the audit webhook's configuration")?;
         Ok(vec![
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-webhook-config-file={}", config.display()),
             "--audit-webhook-batch-max-wait=200ms".to_owned(),
-            "--audit-webhook-initial-backoff=1s".to_owned(),
+            format!("--audit-webhook-initial-backoff={}", self.initial_backoff.as_deref().unwrap_or("1s")),
         ])
     }
 }

@@ -13,8 +13,8 @@ use crate::{ebpf, image, kubernetes, rooted};
 
 /// The name of the test target.
 pub const TARGET: &str = "e2e";
-/// The operator's own target that wants a control plane: sensors that only speak the protocol.
-const FLEET: &str = "fleet";
+/// The operator's own targets that want a control plane: sensors that only speak the protocol, and the audit log.
+const OPERATORS: [&str; 2] = ["fleet", "audit"];
 /// Tells the tests where the sensor's program is.
 const SENSOR_VAR: &str = "GYRFALCON_E2E_SENSOR";
 
@@ -46,15 +46,18 @@ pub fn run(checkout: &Checkout, object: &Path, filters: &[String]) -> Result<(bo
     let variables =
         [(e2e::tools::FOLDER_VAR, tools.folder()), (e2e::image::FOLDER_VAR, images.as_path()), (SENSOR_VAR, &sensor)];
     let mut command = rooted::command(package, &program, &variables)?;
-    let (status, tally) = tally::run(command.args(filters))?;
-    // It understands one filter.
-    let Some((package, _)) = checkout.target_named("test", FLEET).filter(|_| filters.len() <= 1) else {
-        return Ok((status.success(), tally));
-    };
-    let program = rooted::build(checkout, &["test", "--workspace", "--test", FLEET], FLEET, object)?;
-    let mut command = rooted::command(package, &program, &variables)?;
-    let (fleet, more) = tally::run(command.args(filters))?;
-    Ok((status.success() && fleet.success(), tally + more))
+    let (status, mut tally) = tally::run(command.args(filters))?;
+    let mut well = status.success();
+    // They understand one filter.
+    for target in OPERATORS.into_iter().filter(|_| filters.len() <= 1) {
+        let Some((package, _)) = checkout.target_named("test", target) else { continue };
+        let program = rooted::build(checkout, &["test", "--workspace", "--test", target], target, object)?;
+        let mut command = rooted::command(package, &program, &variables)?;
+        let (status, more) = tally::run(command.args(filters))?;
+        well &= status.success();
+        tally = tally + more;
+    }
+    Ok((well, tally))
 }
 
 /// The command: like a step of `cargo xtask test`, alone.

@@ -48,7 +48,7 @@ fn control_plane_alone() -> Result<()> {
 fn audit_log() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let url = format!("http://{{host}}:{}/audit", listener.local_addr()?.port());
-    let webhook = AuditWebhook { url, policy: None };
+    let webhook = AuditWebhook { url, ..AuditWebhook::default() };
     let cluster = Cluster::start(ClusterOptions { audit_webhook: Some(webhook), ..ClusterOptions::default() })?;
     cluster.kubectl(["create", "namespace", "audited-namespace"])?.success()?;
     listener.set_nonblocking(true)?;

@@ -48,7 +48,12 @@ pub type Requests = BTreeMap<(String, String, String, String), u64>;
 impl Plane {
     /// Starts it, and prepares the operator's namespace.
     pub async fn start() -> Result<Self> {
-        let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default())).await??;
+        Self::start_with(ClusterOptions::default()).await
+    }
+
+    /// The same with more than the plain control plane.
+    pub async fn start_with(options: ClusterOptions) -> Result<Self> {
+        let cluster = tokio::task::spawn_blocking(|| Cluster::start(options)).await??;
         // Nodes without kubelets would be declared dead, and pods evicted.
         cluster.stop_component(Component::ControllerManager)?;
         cluster.stop_component(Component::Scheduler)?;
