@@ -220,7 +220,7 @@ impl Aggregator {
         }
         // A namespace that cannot exist has no Events; the node has.
         if hit.subject.namespace().is_some_and(|namespace| !object::is_namespace(namespace)) {
-            hit.subject = Subject::Node(Arc::clone(&hit.node));
+            hit.subject = hit.fallback();
         }
         let id = SeriesId::new(&hit.rule, hit.priority, &hit.subject);
         let Some(hit) = self.absorb(id, hit, now) else { return };
@@ -228,7 +228,9 @@ impl Aggregator {
         if self.spread.is_too_wide(rule, &hit.node.name, id, now.since_start) {
             self.collapse(hit, now);
         } else {
-            self.begin(id, hit, true, now);
+            // What the audit log tells has the budgets of namespaces and of the cluster.
+            let of_node = hit.node.is_one();
+            self.begin(id, hit, of_node, now);
         }
     }
 
@@ -555,11 +557,11 @@ impl Aggregator {
     /// A namespace that ends takes no Events: what happened in it is told of its node. Its own Events go with it.
     fn move_to_node(&mut self, id: SeriesId, now: Now) {
         let Some(series) = self.series.get(&id) else { return };
-        if matches!(series.hit.subject, Subject::Node(_)) || series.stage != Stage::New {
+        let subject = series.hit.fallback();
+        let to = SeriesId::new(&series.hit.rule, series.hit.priority, &subject);
+        if to == id || series.stage != Stage::New {
             return self.refuse(id, Cause::Refused, now);
         }
-        let subject = Subject::Node(Arc::clone(&series.hit.node));
-        let to = SeriesId::new(&series.hit.rule, series.hit.priority, &subject);
         if self.series.get(&to).is_some_and(|there| there.stage == Stage::Refused) {
             return self.refuse(id, Cause::Refused, now);
         }

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use rules::alert::Priority;
 
 use super::redact::Redactor;
+use crate::sensors::auth::is_audit;
 
 /// A moment, on the two clocks that are needed. Nothing in the pure part asks for the time itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,13 @@ pub struct Node {
     pub name: Box<str>,
     /// Its uid; empty if it is not known.
     pub uid: Box<str>,
+}
+
+impl Node {
+    /// Whether it is a node: a receiver of the audit log stands in the place of one, and speaks for the cluster.
+    pub fn is_one(&self) -> bool {
+        !is_audit(&self.name)
+    }
 }
 
 /// What an Event is about.
@@ -131,6 +139,16 @@ pub struct Hit {
     pub tags: Arc<[Box<str>]>,
     /// Hash of the bundle that the sensor ran.
     pub bundle: Arc<str>,
+}
+
+impl Hit {
+    /// What it is about when nothing narrower will do: its node, or what is of no node, its rule.
+    pub fn fallback(&self) -> Subject {
+        match self.node.is_one() {
+            true => Subject::Node(Arc::clone(&self.node)),
+            false => Subject::Rule(Arc::clone(&self.rule)),
+        }
+    }
 }
 
 impl Subject {

@@ -329,7 +329,8 @@ pub struct Announced<'a> {
 /// The Event that says that alerts have none of their own.
 pub fn announcement(announced: &Announced<'_>, nodes: &str) -> Event {
     let (subject, place) = match announced.node {
-        Some(node) => (Subject::Node(Arc::clone(node)), &*node.name),
+        Some(node) if node.is_one() => (Subject::Node(Arc::clone(node)), &*node.name),
+        Some(node) => (Subject::Namespace { name: announced.operator.into() }, &*node.name),
         None => (Subject::Namespace { name: announced.operator.into() }, "all-nodes"),
     };
     let top: Vec<String> = announced.rules.iter().take(5).map(|(rule, n)| format!("{} ×{n}", word(rule))).collect();
