@@ -82,9 +82,7 @@ fn missing() -> Option<String> {
         Ok(path) if path.is_file() => None,
         _ => Some(format!("{what} does not name what is needed")),
     };
-    tools
-        .or_else(|| file(sensor(), "GYRFALCON_E2E_SENSOR"))
-        .or_else(|| file(official(), "GYRFALCON_FALCO_RULES"))
+    tools.or_else(|| file(sensor(), "GYRFALCON_E2E_SENSOR")).or_else(|| file(official(), "GYRFALCON_FALCO_RULES"))
 }
 
 fn sensor() -> Result<PathBuf> {
@@ -227,12 +225,8 @@ impl World {
         let ca = Api::<ConfigMap>::namespaced(plane.client.clone(), SYSTEM).get("gyrfalcon-ca").await?;
         let ca = ca.data.and_then(|mut data| data.remove("ca.crt")).context("a CA")?;
         fs::write(folder.path().join("operator-ca.crt"), ca)?;
-        let receiver = Receiver {
-            folder: folder.path().to_owned(),
-            listen,
-            operator: operator.link,
-            child: Mutex::default(),
-        };
+        let receiver =
+            Receiver { folder: folder.path().to_owned(), listen, operator: operator.link, child: Mutex::default() };
         let sink = Sink::default();
         let url = sink.start().await?;
         let world = Self { receiver, operator, sink, plane, _folder: folder };
@@ -296,7 +290,9 @@ impl World {
             Ok(seen.iter().any(|event| {
                 let about = event.regarding.clone().unwrap_or_default();
                 let of_rule = event.annotations().get(api::labels::RULE).is_some_and(|of| of == rule);
-                of_rule && about.kind.as_deref() == Some(kind) && about.name.as_deref().is_some_and(|n| n.starts_with(name))
+                of_rule
+                    && about.kind.as_deref() == Some(kind)
+                    && about.name.as_deref().is_some_and(|n| n.starts_with(name))
             }))
         });
         let abouts = |event: &Event| {
@@ -410,9 +406,7 @@ async fn each_official_rule_is_an_event_and_at_a_sink_within_two_seconds(world: 
 async fn a_tenant_sees_requests_about_its_own_namespace(world: &World) -> Result<()> {
     world.apply(&tenant_rule())?;
     world.is_ready("falcorule", "config").await?;
-    let config = |namespace: &str, name: &str| {
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": {"a": "b"}})
-    };
+    let config = |namespace: &str, name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": {"a": "b"}});
     world.apply(&config("team-1", "theirs"))?;
     let asked = Instant::now();
     world.apply(&config("team-0", "ours"))?;

@@ -16,6 +16,7 @@ mod receiver;
 mod replicas;
 mod steps;
 mod talker;
+mod walkthroughs;
 
 use std::env;
 
@@ -37,6 +38,7 @@ fn main() {
         garbage::trials(),
         config::trials(),
         replicas::trials(),
+        walkthroughs::trials(),
     ];
     let conclusion = libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect());
     harness::stop();
