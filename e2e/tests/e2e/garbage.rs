@@ -87,7 +87,7 @@ fn cases() -> Vec<(&'static str, Value, Fate)> {
         ("wrong-type", json!({"rules": 7}), Refused("must be of type string")),
         (
             "nested-json",
-            json!({"rules": (0..5_000).fold(json!("x"), |inner, _| json!([inner]))}),
+            json!({"rules": (0..500).fold(json!("x"), |inner, _| json!([inner]))}),
             Refused("must be of type string"),
         ),
         ("unknown-field", json!({"rulez": "x"}), Refused("unknown field \"spec.rulez\"")),
@@ -242,8 +242,9 @@ fn one(cluster: &Cluster, space: &Namespace<'_>, name: &str, spec: &Value, fate:
         }
         NotAccepted(reason, words) => {
             let (output, took) = create(true)?;
-            // A ConfigMap may come later.
-            ensure!(*reason == "RefNotFound" || !output.status.success(), "the webhook let it pass: {}", output.stderr);
+            // What is in a ConfigMap that nobody has asked for yet, or may come later, is not the webhook's to judge.
+            let elsewhere = spec.get("configMapRef").is_some();
+            ensure!(elsewhere || !output.status.success(), "the webhook let it pass: {}", output.stderr);
             let refusal = first(&output.stderr);
             past_the_webhook(cluster, || create(false)?.0.success().map(drop))?;
             let begun = Instant::now();

@@ -18,6 +18,10 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
+/// Devices that can still be opened: a statically linked program reads random numbers from them, as it cannot find out
+/// whether its libc has `getrandom` (<https://docs.rs/getrandom/latest/getrandom/#supported-targets>).
+const RANDOM: [&str; 2] = ["/dev/random", "/dev/urandom"];
+
 /// The step that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -74,7 +78,8 @@ pub fn read_only_but(folders: &[PathBuf]) -> Result<(), MountError> {
     const NONE: Option<&str> = None;
     // What the host mounts later arrives here; nothing goes the other way.
     mount(NONE, "/", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE).map_err(MountError::Separate)?;
-    for folder in folders {
+    let random: Vec<PathBuf> = RANDOM.iter().map(PathBuf::from).filter(|device| device.exists()).collect();
+    for folder in folders.iter().chain(&random) {
         let bound = mount(Some(folder), folder, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE);
         bound.map_err(|source| MountError::Bind { folder: folder.clone(), source })?;
     }
@@ -83,6 +88,9 @@ pub fn read_only_but(folders: &[PathBuf]) -> Result<(), MountError> {
     for folder in folders {
         let device = if folder.starts_with("/dev") { libc::MOUNT_ATTR_NODEV } else { 0 };
         change(folder, 0, libc::MOUNT_ATTR_RDONLY | device)?;
+    }
+    for device in &random {
+        change(device, 0, libc::MOUNT_ATTR_NODEV)?;
     }
     // The working directory is what it was before its folder was mounted onto itself: enter it anew.
     if let Ok(here) = env::current_dir() {

@@ -95,12 +95,7 @@ pub struct Options {
 impl Default for Options {
     /// What Falco has as one ring of 8 MiB for two CPUs; the filter leaves less to carry.
     fn default() -> Self {
-        Self {
-            ring_bytes: 4 << 20,
-            state_ring_bytes: 1 << 20,
-            urgent_ring_bytes: 1 << 19,
-            data_bytes: DATA_DEFAULT,
-        }
+        Self { ring_bytes: 4 << 20, state_ring_bytes: 1 << 20, urgent_ring_bytes: 1 << 19, data_bytes: DATA_DEFAULT }
     }
 }
 
