@@ -120,7 +120,27 @@ fn change(folder: &Path, set: u64, clear: u64) -> Result<(), MountError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+
+    /// Without the rights there is nothing to try.
+    #[test]
+    fn of_all_devices_only_random_numbers_can_be_read() {
+        let tried = std::thread::spawn(|| match read_only_but(&[]) {
+            Err(MountError::Namespace(_)) => None,
+            done => Some((done.map_err(|error| error.to_string()), RANDOM.map(read), read("/dev/zero"))),
+        });
+        let read_all = [Ok(8), Ok(8)];
+        if let Some(tried) = tried.join().expect("a thread") {
+            assert_eq!(tried, (Ok(()), read_all, Err(io::ErrorKind::PermissionDenied)));
+        }
+    }
+
+    fn read(device: &str) -> Result<usize, io::ErrorKind> {
+        let read = fs::File::open(device).and_then(|mut file| file.read(&mut [0; 8]));
+        read.map_err(|error| error.kind())
+    }
 
     #[test]
     fn what_is_written_is_the_folder_or_the_device() {
