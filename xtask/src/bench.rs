@@ -7,20 +7,24 @@ use crate::{binaries, ebpf, process, rooted};
 
 const STEP: &str = "running benchmarks";
 
-/// Runs every benchmark target, and in it what its harness selects by the filters.
+/// Runs every benchmark target, or those whose names are among the filters; and in each what its harness selects by the
+/// other filters.
 pub fn run(checkout: &Checkout, filters: &[String]) -> Result<()> {
+    let (names, filters): (Vec<_>, Vec<_>) =
+        filters.iter().cloned().partition(|filter| checkout.targets("bench").any(|(_, target)| target.name == *filter));
+    let wanted = |target: &Target| names.is_empty() || names.contains(&target.name);
     let (sensors, crates): (Vec<_>, Vec<_>) =
-        checkout.targets("bench").partition(|(package, _)| package.name == SENSOR);
+        checkout.targets("bench").filter(|(_, target)| wanted(target)).partition(|(package, _)| package.name == SENSOR);
     if sensors.is_empty() && crates.is_empty() {
         bail!("no crate has benchmarks\n  remedy: add a [[bench]] target");
     }
     for (package, target) in crates {
         let mut command = checkout::cargo();
         command.current_dir(&checkout.root).args(["bench", "--package", &package.name, "--bench", &target.name, "--"]);
-        process::run(command.args(filters), STEP, binaries::READ_ABOVE)?;
+        process::run(command.args(&filters), STEP, binaries::READ_ABOVE)?;
     }
     // Last, because they take the machine for themselves.
-    sensors.into_iter().try_for_each(|(package, target)| bench_sensor(checkout, package, target, filters))
+    sensors.into_iter().try_for_each(|(package, target)| bench_sensor(checkout, package, target, &filters))
 }
 
 fn bench_sensor(checkout: &Checkout, package: &Package, target: &Target, filters: &[String]) -> Result<()> {

@@ -103,7 +103,12 @@ const ROWS: &[Row] = &[
     Row {
         name: "bench",
         about: "Run the benchmarks",
-        args: |command| command.arg(rest("filter", "Only benchmarks whose names contain one of these")),
+        args: |command| {
+            command.arg(rest(
+                "filter",
+                "Only this target (engine, overhead, outbox…), and in it what contains one of the other words",
+            ))
+        },
         run: |args| done(bench::run(&Checkout::find()?, &values::<String>(args, "filter"))),
     },
     Row {

@@ -24,7 +24,7 @@ use crate::{
     errno::EINPROGRESS,
     event::Event,
     fields::Subject,
-    flags::open,
+    flags::{self, open},
     params::ParamType,
     path,
     text::text,
@@ -258,6 +258,16 @@ impl<'a> Event<'a> {
         Some(path::join(self.base_of(index), name, self.arena()))
     }
 
+    /// The flags that an open was given; creat is given none.
+    fn raw_open_flags(&self) -> Option<u64> {
+        self.int_at(self.layout().open_flags)
+    }
+
+    /// Whether an open asks for this access ([`open::RDONLY`], [`open::WRONLY`]). Falco does not look at creat here.
+    pub(crate) fn opens_for(&self, access: u64) -> bool {
+        self.raw_open_flags().is_some_and(|raw| flags::open_access(raw) & access != 0)
+    }
+
     /// Whether the event is a call that opens by path: what is asked most of it needs no [`Descriptor`].
     pub(crate) fn opens(&self) -> bool {
         self.call() == Call::Open
@@ -265,7 +275,8 @@ impl<'a> Event<'a> {
 
     /// What an open opens, as its flags say.
     pub(crate) fn opened_kind(&self) -> FdKind {
-        if self.open_flags() & open::DIRECTORY != 0 { FdKind::Directory } else { FdKind::File }
+        let directory = self.raw_open_flags().is_some_and(flags::opens_directory);
+        if directory { FdKind::Directory } else { FdKind::File }
     }
 
     fn opened_file(&self) -> OpenFile<'a> {
@@ -420,16 +431,14 @@ impl<'a> Event<'a> {
     }
 
     fn find_open_flags(&self) -> u64 {
-        let int = |name| self.param_named(name).and_then(|index| self.record.param(index)?.int());
-        match self.info().name {
-            "open" | "openat" | "openat2" | "open_by_handle_at" => int("flags").map_or(0, crate::flags::open_flags),
-            "creat" => {
-                int("creat_flags").map_or(0, |raw| crate::flags::open_flags(raw) & !open::RDONLY)
-                    | open::WRONLY
-                    | open::CREAT
-            }
-            _ => 0,
+        if let Some(raw) = self.raw_open_flags() {
+            return flags::open_flags(raw);
         }
+        if self.info().name != "creat" {
+            return 0;
+        }
+        let given = self.param_named("creat_flags").and_then(|index| self.record.param(index)?.int());
+        given.map_or(0, |raw| flags::open_flags(raw) & !open::RDONLY) | open::WRONLY | open::CREAT
     }
 
     /// Whether only the kernel's record of a process exists: a record of kind exec or a system call.

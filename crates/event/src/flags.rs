@@ -80,7 +80,7 @@ pub fn descriptor_flags(raw: u64) -> u64 {
     flags |= translate(raw, &[(O_DIRECT, 1 << 9), (O_LARGEFILE, 1 << 11)]);
     if raw & TMPFILE != 0 {
         flags |= open::TMPFILE;
-    } else if raw & O_DIRECTORY != 0 {
+    } else if opens_directory(raw) {
         flags |= open::DIRECTORY;
     }
     if raw & SYNC != 0 {
@@ -89,16 +89,25 @@ pub fn descriptor_flags(raw: u64) -> u64 {
     flags
 }
 
-/// Flags of open: raw ones in the low half, what the kernel did with the file ([`fd_flag`]) in the high half.
-pub fn open_flags(raw: u64) -> u64 {
+/// Which access an open asks for: the part of [`open_flags`] that most rules look at.
+pub fn open_access(raw: u64) -> u64 {
     const ACCESS_MODE: u64 = 3;
-    let access = match raw & ACCESS_MODE {
+    match raw & ACCESS_MODE {
         0 => open::RDONLY,
         1 => open::WRONLY,
         // 3 asks for neither access; Falco shows it as both.
         _ => open::RDONLY | open::WRONLY,
-    };
-    access | descriptor_flags(raw & 0xffff_ffff) | layer(raw >> 32)
+    }
+}
+
+/// Whether an open is one of a directory.
+pub fn opens_directory(raw: u64) -> bool {
+    raw & TMPFILE == 0 && raw & O_DIRECTORY != 0
+}
+
+/// Flags of open: raw ones in the low half, what the kernel did with the file ([`fd_flag`]) in the high half.
+pub fn open_flags(raw: u64) -> u64 {
+    open_access(raw) | descriptor_flags(raw & 0xffff_ffff) | layer(raw >> 32)
 }
 
 fn layer(raw: u64) -> u64 {

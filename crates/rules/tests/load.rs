@@ -557,3 +557,70 @@ fn brackets_may_close_at_the_margin_as_in_falco() {
     "#]],
     );
 }
+
+#[test]
+fn a_list_of_a_million_words_is_compiled_and_looked_up_by_hash() {
+    let words: Vec<String> = (0..1_000_000).map(|n| format!("w{n}")).collect();
+    let file = format!("- list: words\n  items: [{}]\n", words.join(", "))
+        + "- rule: r\n  desc: d\n  condition: evt.type = open and proc.name in (words)\n  output: o\n  priority: INFO\n";
+    let mut loader = Loader::new(Options::default());
+    loader.add("a.yaml", file.as_bytes());
+    let loaded = loader.finish();
+    let errors: Vec<_> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
+    let Some(ruleset) = loaded.ruleset else {
+        // Refusing it is as good, as long as it is said where.
+        return assert!(errors[0].contains("a.yaml:"), "{}", errors[0]);
+    };
+    let arena = Arena::new();
+    for (name, want) in [("w999999", 1), ("w", 0)] {
+        let event = MockEvent::new(&arena, "open", &[("proc.name", Value::Text(name.as_bytes()))]);
+        let mut matches = 0;
+        ruleset.matches(&event, &mut Evaluation::default(), |_| matches += 1);
+        assert_eq!(matches, want, "{name}");
+    }
+}
+
+#[test]
+fn a_file_of_fifty_megabytes_is_refused_before_it_is_parsed() {
+    let file = "- list: a\n  items: [b]\n".repeat((50 << 20) / 24);
+    let mut loader = Loader::new(Options::default());
+    loader.add("a.yaml", file.as_bytes());
+    let diagnostics = loader.finish().diagnostics;
+    assert_eq!(diagnostics.len(), 1);
+    assert!(diagnostics[0].is_error());
+}
+
+#[test]
+fn many_regexes_use_up_the_work_of_a_file() {
+    let file: String = (0..200)
+        .map(|n| {
+            let condition = format!("evt.type = open and proc.name regex '(a|b{n}){{1,60}}[a-z]{{1,90}}x'");
+            format!("- rule: r{n}\n  desc: d\n  condition: {condition}\n  output: o\n  priority: INFO\n")
+        })
+        .collect();
+    let mut loader = Loader::new(Options { work: 100_000, ..Options::default() });
+    loader.add("a.yaml", file.as_bytes());
+    let loaded = loader.finish();
+    let errors = loaded.diagnostics.iter().filter(|d| d.is_error()).count();
+    assert!(errors > 0 && loaded.ruleset.is_none(), "{errors} errors");
+}
+
+#[test]
+fn ten_thousand_rules_about_distinct_things_are_compiled() {
+    let file: String = (0..10_000)
+        .map(|n| {
+            let condition =
+                format!("evt.type in (open, openat) and fd.name startswith /srv/team{n}/ and proc.name != app{n}");
+            format!("- rule: r{n}\n  desc: d\n  condition: {condition}\n  output: o\n  priority: INFO\n")
+        })
+        .collect();
+    let mut loader = Loader::new(Options { rule_matching: RuleMatching::All, ..Options::default() });
+    loader.add("a.yaml", file.as_bytes());
+    let ruleset = loader.finish().ruleset.expect("no errors");
+    let arena = Arena::new();
+    let values = [("fd.name", Value::Text(b"/srv/team77/x")), ("proc.name", Value::Text(b"app78"))];
+    let event = MockEvent::new(&arena, "openat", &values);
+    let mut matched = Vec::new();
+    ruleset.matches(&event, &mut Evaluation::default(), |rule| matched.push(rule.name().to_owned()));
+    assert_eq!(matched, ["r77"]);
+}

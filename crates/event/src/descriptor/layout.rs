@@ -29,6 +29,8 @@ pub(super) struct Layout {
     pub fd: Option<usize>,
     /// The first path.
     pub path: Option<usize>,
+    /// The flags of an open; those of creat are none.
+    pub open_flags: Option<usize>,
     pub dev: Option<usize>,
     pub ino: Option<usize>,
 }
@@ -57,6 +59,10 @@ impl Layout {
             call,
             fd: info.params.iter().position(|param| param.ty == ParamType::Fd),
             path: info.params.iter().position(|param| is_path(param.ty)),
+            open_flags: match info.name {
+                "open" | "openat" | "openat2" | "open_by_handle_at" => named("flags"),
+                _ => None,
+            },
             dev: named("dev"),
             ino: named("ino"),
         }

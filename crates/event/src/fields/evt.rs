@@ -385,17 +385,12 @@ fn abspath_dst<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     if has_two_paths(e) { relative_path(e, 1) } else { None }
 }
 
-/// Open flags where Falco looks at them: creat is not among them.
-fn opens_with(e: &Event<'_>, bits: u64) -> bool {
-    e.info().name != "creat" && e.open_flags() & bits != 0
-}
-
 fn is_open_read<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Bool(opens_with(e, open::RDONLY)))
+    Some(Value::Bool(e.opens_for(open::RDONLY)))
 }
 
 fn is_open_write<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    Some(Value::Bool(opens_with(e, open::WRONLY)))
+    Some(Value::Bool(e.opens_for(open::WRONLY)))
 }
 
 /// A file that is created with the right to execute it.

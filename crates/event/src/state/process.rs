@@ -204,8 +204,8 @@ impl Image {
 pub(super) struct Spare(Vec<Arc<Image>>);
 
 impl Spare {
-    /// So many are kept.
-    const MOST: usize = 64;
+    /// So many are kept: as many processes as may be forgotten at once after a burst of them ended.
+    const MOST: usize = 1024;
 
     /// An image that nobody else has.
     pub fn take(&mut self) -> Arc<Image> {

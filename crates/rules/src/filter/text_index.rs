@@ -28,6 +28,8 @@ pub(super) enum TextTest {
 #[derive(Debug, Default)]
 pub(super) struct TextIndex {
     equal: HashMap<Box<[u8]>, u32, ahash::RandomState>,
+    /// The lengths of equal texts, as bits: most values have another, and need no hash.
+    lengths: u64,
     prefixes: Option<Trie<false>>,
     suffixes: Option<Trie<true>>,
     contains: Option<Needles>,
@@ -53,8 +55,10 @@ impl TextIndex {
         for needles in [&mut contains, &mut folded] {
             prefixes.extend(needles.extract_if(.., |(needle, _)| needle.is_empty()));
         }
+        let equal = of(TextTest::Equal);
         Self {
-            equal: of(TextTest::Equal).into_iter().map(|(text, id)| (text.into(), id)).collect(),
+            lengths: equal.iter().fold(0, |lengths, (text, _)| lengths | length_bit(text)),
+            equal: equal.into_iter().map(|(text, id)| (text.into(), id)).collect(),
             prefixes: some(prefixes, Trie::new),
             suffixes: some(of(TextTest::Suffix), Trie::new),
             contains: some(contains, |needles| Needles::new(needles, false)),
@@ -65,7 +69,7 @@ impl TextIndex {
 
     /// Calls `found` with the number of each comparison that holds; of some more than once.
     pub(super) fn visit(&self, value: &[u8], mut found: impl FnMut(u32)) {
-        if !self.equal.is_empty()
+        if self.lengths & length_bit(value) != 0
             && let Some(id) = self.equal.get(value)
         {
             found(*id);
@@ -97,6 +101,11 @@ impl TextIndex {
         self.visit(value, |_| any = true);
         any
     }
+}
+
+/// Longer texts share the last bit.
+fn length_bit(text: &[u8]) -> u64 {
+    1 << text.len().min(63)
 }
 
 /// Substrings.

@@ -15,8 +15,8 @@ use event::{
     users::User,
 };
 
-/// Time between two records.
-const STEP_NS: u64 = 40_000;
+/// Time between two records: ten thousand a second.
+const STEP_NS: u64 = 100_000;
 
 const O_WRONLY: i64 = 1;
 const O_CREAT: i64 = 0o100;
