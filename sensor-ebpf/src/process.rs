@@ -167,6 +167,12 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
     }
     if let Some(mut record) = Record::begin(Hook::Fork, RING_STATE, kind::FORK, 0) {
         task::identify(&mut record, child);
+        let creator = Ptr::new(ctx.arg(0)).ptr(off!(task_leader));
+        let tgid: u32 = creator.get(off!(task_tgid));
+        if tgid != child.ptr(off!(task_real_parent)).get::<u32>(off!(task_tgid)) {
+            let start: u64 = creator.get(off!(task_start));
+            record.value(u64::from(tag::CREATOR), [u64::from(tgid), start]);
+        }
         record.send();
     }
     0

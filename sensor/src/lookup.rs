@@ -12,8 +12,12 @@ use crate::{driver::Waker, pipeline::Input, procfs::Reader};
 pub struct Question {
     /// Its id in the initial pid namespace.
     pub pid: u32,
+    /// Whether the process itself is asked about.
+    pub process: bool,
     /// Id of the cgroup, if that is asked: it is answered in any case.
     pub cgroup: Option<u64>,
+    /// The cgroup of a container whose users are asked for.
+    pub users: Option<u64>,
 }
 
 /// Most questions under way.
@@ -28,11 +32,15 @@ pub fn start(reader: Reader, inputs: Sender<Input>, waker: Waker) -> std::io::Re
 
 fn answer(reader: &Reader, asked: &Receiver<Question>, inputs: &Sender<Input>, waker: &Waker) {
     for question in asked {
-        let seed = i32::try_from(question.pid).ok().and_then(|pid| reader.one(pid));
+        let users = question.users.and_then(|cgroup| {
+            let users = crate::users::of_container(question.pid)?;
+            Some(Input::ContainerUsers(cgroup, Box::new(users)))
+        });
+        let seed = i32::try_from(question.pid).ok().filter(|_| question.process).and_then(|pid| reader.one(pid));
         let cgroup = question.cgroup.map(|cgroup| Input::Cgroup(cgroup, reader.cgroup(cgroup)));
         // A process that is gone stays unknown; the record that asked has been judged with what it said itself.
         let process = seed.map(|seed| Input::Process(Box::new(seed)));
-        for answer in process.into_iter().chain(cgroup) {
+        for answer in process.into_iter().chain(cgroup).chain(users) {
             if inputs.send(answer).is_err() {
                 return;
             }

@@ -82,6 +82,8 @@ pub enum Input {
     Container(Told),
     /// Names of users and groups.
     Users(Box<Users>),
+    /// Names of users and groups in the container that a cgroup is of.
+    ContainerUsers(u64, Box<Users>),
     /// What the cluster says about pods and namespaces.
     Cluster(Box<ClusterChange>),
     /// Unix time of the zero of the boot clock, in nanoseconds: the wall clock was set.
@@ -223,6 +225,7 @@ impl Pipeline {
                 Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
                 Ok(Input::Cluster(change)) => core.state.change_cluster(*change),
                 Ok(Input::Users(users)) => core.users(users),
+                Ok(Input::ContainerUsers(cgroup, users)) => core.state.set_container_users(cgroup, *users),
                 Ok(Input::Alert(alert)) => core.say(*alert),
                 Ok(Input::Clock(boot_ns)) => core.clock(boot_ns),
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,

@@ -289,6 +289,9 @@ pub mod tag {
     pub const SOCKET_PATH: u8 = 0x8a;
     /// The six arguments of a call without a row, eight bytes each.
     pub const ARGUMENTS: u8 = 0x8b;
+    /// Of a new process whose parent did not make it (`CLONE_PARENT`): process id and start of the one who did, eight bytes
+    /// each.
+    pub const CREATOR: u8 = 0x8c;
 }
 
 /// Whether a block holds what was asked for.

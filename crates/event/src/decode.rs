@@ -278,7 +278,7 @@ impl Kind {
 /// Most parameters of an event that come in blocks; those of the clone family that lie behind do not.
 const PARAMS: usize = 16;
 /// Tags from `0x80` on.
-const NAMED: usize = 12;
+const NAMED: usize = 13;
 /// Positions in the table of blocks: parameters, their bases, the named.
 const SLOTS: usize = 2 * PARAMS + NAMED;
 
@@ -345,6 +345,7 @@ impl<'a> Record<'a> {
             tag::EXEC => ExecFacts::SIZE,
             tag::FD => FdFacts::SIZE,
             tag::ARGUMENTS => 8 * ARGUMENTS,
+            tag::CREATOR => 16,
             _ => len,
         };
         if len != want {
@@ -392,6 +393,16 @@ impl<'a> Record<'a> {
     /// Facts of an exec.
     pub fn exec(&self) -> Option<ExecFacts> {
         ExecFacts::decode(self.block(tag::EXEC)?.bytes)
+    }
+
+    /// Of a new process, the one that made it: its process id and start.
+    pub fn creator(&self) -> Option<(u32, u64)> {
+        let told = self.block(tag::CREATOR).and_then(|block| {
+            let (tgid, start) = block.bytes.split_first_chunk::<8>()?;
+            let tgid = u32::try_from(u64::from_le_bytes(*tgid)).ok()?;
+            Some((tgid, u64::from_le_bytes(*start.first_chunk::<8>()?)))
+        });
+        told.or_else(|| self.parent().map(|parent| (parent.tgid, parent.start)))
     }
 
     /// What the event's descriptor is.
@@ -503,7 +514,7 @@ mod tests {
         assert_eq!(reason(&edit(4, 17)), "too_many_ancestors");
         assert_eq!(reason(&edit(4, 9)), "short_ancestors");
         assert_eq!(reason(&edit(Header::SIZE, 2)), "unknown_tag");
-        assert_eq!(reason(&edit(Header::SIZE, 0x8c)), "unknown_tag");
+        assert_eq!(reason(&edit(Header::SIZE, 0x8d)), "unknown_tag");
         assert_eq!(reason(&edit(Header::SIZE, tag::FD)), "wrong_size");
         assert_eq!(reason(&edit(Header::SIZE + 1, 9)), "unknown_status");
     }

@@ -65,7 +65,9 @@ Where values differ from Falco's:
   as they were at the last exec.
 * `fd.name` and path parameters: read when the call ends. Falco also reads them when it begins, against programs that
   change them meanwhile; against those, and against symbolic links, `fd.realpath` is the file that the kernel opened.
-* `user.name`, `group.name`: in containers only `root` is named; the host's names would be wrong there.
+* `user.name`, `group.name`: in containers from the container's own tables, read when its first program has been executed;
+  until then only `root` is named.
+* `proc.cmdline` of a process that has executed nothing since it was born begins with the name that it was born with.
 * `container.id`: cgroups that a container makes for itself belong to it.
 ";
 

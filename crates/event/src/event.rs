@@ -143,7 +143,7 @@ impl<'a> Event<'a> {
     pub fn users(&self) -> &'a Users {
         static NONE: LazyLock<Users> = LazyLock::new(Users::default);
         match self.membership() {
-            Membership::Container(_) => &NONE,
+            Membership::Container(container) => self.state.container_users(container).unwrap_or(&NONE),
             Membership::Host | Membership::Unknown => &self.state.users,
         }
     }

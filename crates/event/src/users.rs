@@ -1,4 +1,4 @@
-//! Names of users and groups, as the sensor reads them from the host.
+//! Names of users and groups, as the sensor reads them from the host and from containers.
 
 use hashbrown::HashMap;
 
@@ -16,7 +16,52 @@ pub struct User {
     pub shell: Box<[u8]>,
 }
 
-/// The user and group tables of the host.
+/// How often a container's tables are asked for: who asks first may be gone before they are read.
+const TRIES: u8 = 4;
+
+/// Most containers whose tables are kept.
+const CONTAINERS: usize = 4096;
+
+/// The tables of containers, by their full ids; bounded, and given up with the container.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ContainerUsers(HashMap<Box<str>, (u8, Option<Users>)>);
+
+impl ContainerUsers {
+    /// Whether the tables of a container should be read; counts as asking for them.
+    pub fn wanted(&mut self, full_id: &str) -> bool {
+        if let Some((tries, users)) = self.0.get_mut(full_id) {
+            let wanted = users.is_none() && *tries < TRIES;
+            *tries = tries.saturating_add(1);
+            return wanted;
+        }
+        if self.0.len() >= CONTAINERS
+            && let Some(any) = self.0.keys().next().cloned()
+        {
+            self.0.remove(&any);
+        }
+        self.0.insert(full_id.into(), (1, None));
+        true
+    }
+
+    /// Brings the tables of a container.
+    pub fn set(&mut self, full_id: &str, users: Users) {
+        if let Some((_, known)) = self.0.get_mut(full_id) {
+            *known = Some(users);
+        }
+    }
+
+    /// The tables of a container, when they were read.
+    pub fn get(&self, full_id: &str) -> Option<&Users> {
+        self.0.get(full_id)?.1.as_ref()
+    }
+
+    /// Forgets a container.
+    pub fn forget(&mut self, full_id: &str) {
+        self.0.remove(full_id);
+    }
+}
+
+/// The user and group tables of the host, or of a container.
 #[derive(Debug, Clone, Default)]
 pub struct Users {
     users: HashMap<u32, User>,

@@ -167,7 +167,7 @@ impl Core {
             Standing::ForCgroup => {
                 let cgroup = record.header.cgroup;
                 if self.hold.push(Key::Cgroup(cgroup), bytes, cpu, now) {
-                    self.ask(Question { pid: record.header.tgid, cgroup: Some(cgroup) });
+                    self.ask(Question { pid: record.header.tgid, process: true, cgroup: Some(cgroup), users: None });
                 }
                 self.make_room(now);
             }
@@ -394,9 +394,12 @@ impl Core {
             tap.see(Frame::Record(record.cpu.unwrap_or_default(), record.bytes()));
         }
         let wanted = self.state.apply(record);
-        if wanted.process || wanted.cgroup {
+        if wanted.process || wanted.cgroup || wanted.users {
             let cgroup = wanted.cgroup.then_some(record.header.cgroup);
-            self.ask(Question { pid: record.header.tgid, cgroup });
+            let users = wanted.users.then_some(record.header.cgroup);
+            // What a cgroup is may be told by the process as well.
+            let process = wanted.process || wanted.cgroup;
+            self.ask(Question { pid: record.header.tgid, process, cgroup, users });
         }
         if self.judge(record) {
             self.judged += 1;

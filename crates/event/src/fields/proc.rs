@@ -262,8 +262,12 @@ fn apid<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
     ancestral(e, arg, |_, who| Some(Value::Int(i64::from(who.pid))))
 }
 
+/// As Falco: a process that has executed nothing since it was born keeps the name that it was born with here. Rules know
+/// runc's children by it.
 fn cmdline<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    cmdline_of(e, Someone::this(e))
+    let who = Someone::this(e);
+    let born = e.process.filter(|process| process.forked).map(Process::name);
+    cmdline_of(e, Someone { comm: born.unwrap_or(who.comm), ..who })
 }
 
 fn pcmdline<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {

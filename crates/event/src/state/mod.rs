@@ -30,7 +30,7 @@ use crate::{
     },
     decode::{Kind, Record, Status},
     loss::{Loss, Losses},
-    users::Users,
+    users::{ContainerUsers, Users},
     value::Arena,
 };
 
@@ -69,6 +69,9 @@ pub struct Wanted {
     pub process: bool,
     /// The cgroup in the record's header: answer with [`State::learn_cgroup`]. Asked once per cgroup and table.
     pub cgroup: bool,
+    /// Names of users and groups in the container of the process: answer with [`State::set_container_users`]. Asked a few
+    /// times for each container.
+    pub users: bool,
 }
 
 /// Everything that outlives a single event.
@@ -78,8 +81,9 @@ pub struct State {
     table: Table,
     containers: Containers,
     cluster: Cluster,
-    /// Names of users and groups.
+    /// Names of users and groups of the host.
     pub users: Users,
+    container_users: ContainerUsers,
     /// Facts about the host.
     pub host: Host,
     /// What got lost.
@@ -115,6 +119,7 @@ impl State {
             containers: Containers::new(limits.cgroups),
             cluster: Cluster::new(limits.cgroups),
             users: Users::default(),
+            container_users: ContainerUsers::default(),
             host,
             losses: Losses::default(),
             datagrams: Datagrams::default(),
@@ -155,16 +160,19 @@ impl State {
             self.scratch.0.reset();
             refresh(process, record);
             process.comm = header.comm;
+            process.forked = false;
             let before = process.image.replace(image);
             self.table.spare.give(before);
         } else {
             self.table.spare.give(Some(image));
         }
-        Wanted { process: false, cgroup: self.move_to_cgroup(id, header.cgroup) }
+        let cgroup = self.move_to_cgroup(id, header.cgroup);
+        Wanted { process: false, cgroup, users: self.wants_users(record) }
     }
 
     fn fork(&mut self, record: &Record<'_>) -> Wanted {
-        let parent = record.parent().and_then(|parent| self.table.get(ProcessKey::of_ancestor(&parent)));
+        let creator = record.creator().map(|(tgid, start)| ProcessKey { tgid, start: Start::Exact(start) });
+        let parent = creator.and_then(|creator| self.table.get(creator));
         // A parent that has executed something since is no model for its child.
         let image = parent.and_then(|parent| parent.image.clone()).filter(|image| image.time <= record.header.time);
         let (id, _) = self.find_or_insert(record);
@@ -172,12 +180,13 @@ impl State {
         // The child's exec may have come first: then it has an image already, which stays.
         if process.image.is_none() {
             process.image = image;
+            process.forked = true;
         }
         let unknown = process.image.is_none();
         if unknown {
             self.losses.add(Loss::UnknownProcess);
         }
-        Wanted { process: unknown, cgroup: self.move_to_cgroup(id, record.header.cgroup) }
+        Wanted { process: unknown, cgroup: self.move_to_cgroup(id, record.header.cgroup), users: false }
     }
 
     fn exit(&mut self, record: &Record<'_>) -> Wanted {
@@ -195,7 +204,9 @@ impl State {
         if new {
             self.losses.add(Loss::UnknownProcess);
         }
-        Wanted { process: new, cgroup: self.move_to_cgroup(id, record.header.cgroup) }
+        let cgroup = self.move_to_cgroup(id, record.header.cgroup);
+        // Who is not root in a container has come through its setup: its root is the container's.
+        Wanted { process: new, cgroup, users: record.header.uid != 0 && self.wants_users(record) }
     }
 
     fn find_or_insert(&mut self, record: &Record<'_>) -> (SlotId, bool) {
@@ -283,6 +294,7 @@ impl State {
             cgroup: seed.cgroup,
             membership: self.containers.get(seed.cgroup).cloned().unwrap_or_default(),
             exit: None,
+            forked: false,
         };
         if self.table.insert(process).1 {
             self.losses.add(Loss::ProcessTableFull);
@@ -307,6 +319,26 @@ impl State {
     /// Notes as ended what is not among the living of `seen` (boot-clock time, sorted by pid), when records of ends were lost.
     pub fn bury(&mut self, living: &[(u32, Start)], seen: u64) {
         self.table.end_missing(living, seen);
+    }
+
+    /// Whether somebody should look which users the container of a record has.
+    fn wants_users(&mut self, record: &Record<'_>) -> bool {
+        match self.containers.get(record.header.cgroup) {
+            Some(Membership::Container(container)) => self.container_users.wanted(container.full_id()),
+            Some(Membership::Unknown | Membership::Host) | None => false,
+        }
+    }
+
+    /// Brings the names of users and groups in the container that a cgroup is of.
+    pub fn set_container_users(&mut self, cgroup: u64, users: Users) {
+        if let Some(Membership::Container(container)) = self.containers.get(cgroup) {
+            self.container_users.set(container.full_id(), users);
+        }
+    }
+
+    /// Names of users and groups in a container, as far as they are known.
+    pub fn container_users(&self, container: &Container) -> Option<&Users> {
+        self.container_users.get(container.full_id())
     }
 
     /// Learns what a record says about its cgroup. [`State::apply`] does it, too.
@@ -354,6 +386,7 @@ impl State {
     /// Says that a container is gone. Bring it after the last events that may be of it.
     pub fn forget_container(&mut self, full_id: &str) {
         self.containers.forget_facts(full_id);
+        self.container_users.forget(full_id);
     }
 
     /// Where something happened that is of this membership.

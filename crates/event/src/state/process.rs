@@ -265,6 +265,8 @@ pub struct Process {
     pub membership: Membership,
     /// Boot-clock time of its end.
     pub exit: Option<u64>,
+    /// Whether it has executed nothing itself: then its name in the table is the one it was born with.
+    pub forked: bool,
 }
 
 impl Process {
@@ -283,6 +285,7 @@ impl Process {
             cgroup: header.cgroup,
             membership: Membership::Unknown,
             exit: None,
+            forked: false,
         }
     }
 

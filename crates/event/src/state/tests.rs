@@ -81,7 +81,7 @@ fn what_is_older_does_not_replace_what_is_newer() {
 fn an_unknown_process_is_asked_for_once() {
     let mut state = state();
     let call = || Encoder::syscall("unlink").process(5, 30_000_000).cgroup_id(9);
-    assert_eq!(apply(&mut state, call()), Wanted { process: true, cgroup: true });
+    assert_eq!(apply(&mut state, call()), Wanted { process: true, cgroup: true, users: false });
     assert_eq!(apply(&mut state, call()), Wanted::default());
     assert_eq!(state.losses.get(Loss::UnknownProcess), 1);
     state.seed(&seed(5, 3, "found\0"));
