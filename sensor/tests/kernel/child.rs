@@ -20,7 +20,7 @@ use std::{
 
 use abi::syscalls::{GENERIC, NONE, SYSCALLS};
 
-use crate::{falco, flood, harness::Helper, reload, rows, storm};
+use crate::{flood, harness::Helper, reload, rows, storm};
 
 /// The hidden argument; what to play follows.
 pub const PLAY: &str = "--traced-process";
@@ -35,7 +35,6 @@ pub fn play() -> Option<ExitCode> {
     match (part, args) {
         ("parent", [program, args @ ..]) => parent(program, args),
         ("row", [row, name, mark]) => rows::play(row, name, mark),
-        ("case", [case]) => falco::play(case),
         ("markers", [folder, rate]) => reload::play(folder, rate),
         ("storm", [program, first, count]) => storm::play(program, first, count),
         ("flood", [path, count]) => flood::play(path, count),
@@ -107,6 +106,28 @@ pub fn before_exec(command: &mut Command, mut act: impl FnMut() + Send + Sync + 
     };
     // SAFETY: traced processes have a single thread, so that a fork leaves no lock held.
     unsafe { command.pre_exec(act) };
+}
+
+/// Lets a command keep `CAP_DAC_OVERRIDE` and `CAP_SYS_ADMIN` though it becomes another user: as ambient capabilities.
+pub fn keep_capabilities(command: &mut Command) {
+    const DAC_OVERRIDE: libc::c_ulong = 1;
+    const SYS_ADMIN: libc::c_ulong = 21;
+    const RAISE: libc::c_ulong = 2;
+    // SAFETY: sets a property of the calling process, which its children inherit until they execute something.
+    unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1) };
+    before_exec(command, || {
+        let set = 1u32 << DAC_OVERRIDE | 1 << SYS_ADMIN;
+        // `_LINUX_CAPABILITY_VERSION_3`, this process; effective, permitted, inheritable, twice 32 bits.
+        let header = [0x2008_0522u32, 0];
+        let data = [set, set, set, 0, 0, 0];
+        // SAFETY: both arrays have the layout and the length of version 3, and are only read.
+        unsafe {
+            libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr());
+            for capability in [DAC_OVERRIDE, SYS_ADMIN] {
+                libc::prctl(libc::PR_CAP_AMBIENT, RAISE, capability, 0, 0);
+            }
+        }
+    });
 }
 
 /// Renames the calling thread: rules of the tests look for the name.

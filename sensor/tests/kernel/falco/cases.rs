@@ -8,22 +8,38 @@ use std::{
 
 use serde_json::{Value, json};
 
+use super::steps;
+
 /// One activity that must set off a rule.
 pub struct Case {
     /// Where it stands in the data.
     pub id: String,
+    /// The rule.
+    pub rule: String,
+    /// Whether the rule is off by default.
+    pub disabled: bool,
+    /// The processes, each the parent of the next; the last takes the steps.
+    pub chain: Vec<Value>,
     /// What the last process does.
     pub steps: Vec<Value>,
-    /// Files that must exist meanwhile.
-    files: Vec<PathBuf>,
-    /// Files that the steps make.
-    made: Vec<PathBuf>,
-    /// Whether it happens in a container, where a process is all there is.
-    pub in_container: bool,
+    /// What it has at hand.
+    pub resources: Vec<Value>,
+    /// What comes first.
+    pub before: Option<String>,
+    /// Whether it happens in a container, and whether that is privileged.
+    pub container: Option<bool>,
+    /// Most alerts of the rule: one for each step that can set it off.
+    pub most: usize,
+    /// Other rules that the same activity sets off, for it is what they are about as well.
+    pub also: Vec<&'static str>,
     /// Output fields of the alert.
     pub expected: BTreeMap<String, String>,
     /// Other keys of the alert.
     pub said: BTreeMap<String, String>,
+    /// Files that must exist meanwhile.
+    files: Vec<PathBuf>,
+    /// Files that the steps make.
+    made: Vec<PathBuf>,
 }
 
 /// What a case put on this host, removed when dropped.
@@ -43,6 +59,12 @@ fn is_ours(path: &Path) -> bool {
 }
 
 impl Case {
+    /// Whether most of its time is spent asleep.
+    pub fn sleeps(&self) -> bool {
+        self.before.as_deref().is_some_and(|before| before.starts_with("sleep"))
+            || self.steps.iter().any(|step| step["op"] == "sleep")
+    }
+
     /// Creates the files that must be there.
     pub fn prepare(&self) -> Resources {
         let mut resources = Resources(Vec::new());
@@ -65,32 +87,82 @@ impl Case {
         }
         resources
     }
-
-    /// The first process of the container: the one command of the steps. No shell starts it, for busybox's runs what
-    /// busybox can do without an exec of that name.
-    pub fn container_command(&self) -> Vec<String> {
-        let [step] = &self.steps[..] else { panic!("{}: a container case is a single command", self.id) };
-        step["argv"].as_array().expect("a command").iter().map(text).collect()
-    }
 }
 
-/// The cases of a rule, and why others of it cannot be played here.
-pub fn of_rule(file: &Path, rule: &str) -> (Vec<Case>, Vec<String>) {
+/// The cases of a file, and why others of it cannot be played here.
+pub fn read(file: &Path) -> (Vec<Case>, Vec<String>) {
     let text = fs::read_to_string(file).expect("a need of the case");
     let data: Value = serde_json::from_str(&text).expect("JSON");
-    let list =
-        |key: &str| data[key].as_array().cloned().unwrap_or_default().into_iter().filter(|one| one["rule"] == rule);
-    let mut cases: Vec<Case> = list("actions").map(|action| of_action(&action)).collect();
+    let list = |key: &str| data[key].as_array().cloned().unwrap_or_default();
+    let mut cases: Vec<Case> = list("actions").iter().map(of_action).collect();
     for test in list("e2e_suite") {
-        cases.extend(instances(&test["parameters"]).iter().enumerate().filter_map(|(n, item)| of_test(&test, n, item)));
+        let items = instances(&test["parameters"]);
+        cases.extend(items.iter().enumerate().filter_map(|(n, item)| of_test(&test, n, item)));
     }
     let mut left_out = Vec::new();
     cases.retain(|case| {
-        let missing = case.files.iter().find(|file| !file.exists() && !is_ours(file));
-        left_out.extend(missing.map(|file| format!("{}: this host has no {}", case.id, file.display())));
-        missing.is_none()
+        let reason = case.obstacle();
+        left_out.extend(reason.as_ref().map(|reason| format!("{}: {reason}", case.id)));
+        reason.is_none()
     });
     (cases, left_out)
+}
+
+/// Rules that say the same of an activity as another.
+const SAME: &[(&str, &[&str])] = &[
+    ("Contact EC2 Instance Metadata Service From Container", &["Contact cloud metadata service from container"]),
+    ("Adding ssh keys to authorized_keys", &["Write below monitored dir", "Write below root"]),
+    ("Read ssh information", &["Write below monitored dir", "Write below root"]),
+    ("Read sensitive file trusted after startup", &["Read sensitive file untrusted"]),
+    ("Directory traversal monitored file read", &["Read sensitive file untrusted", "Read ssh information"]),
+    ("DB program spawned process", &["Run shell untrusted"]),
+    (
+        "Run shell untrusted",
+        &["DB program spawned process", "Web Server Spawned Shell", "Web Server Spawned Suspicious Child Process"],
+    ),
+    ("Modify binary dirs", &["Write below binary dir"]),
+    ("Write below monitored dir", &["Write below binary dir"]),
+    ("Unprivileged Delegation of Page Faults Handling to a Userspace Process", &["Non sudo setuid"]),
+    ("System procs network activity", &["Unexpected UDP Traffic"]),
+    ("System user interactive", &["User mgmt binaries"]),
+    ("Unexpected UDP Traffic", &["Launch Suspicious Network Tool on Host"]),
+    ("Detect release_agent File Container Escapes", &["Write below root"]),
+    ("Clear Log Activities", &["Write below monitored dir"]),
+    ("Execution from /dev/shm", &["Execution from /dev/shm"]),
+    ("Create Hardlink Over Sensitive Files", &["Write below root"]),
+    ("Netcat Remote Code Execution in Container", &["Launch Suspicious Network Tool in Container"]),
+    ("Launch Suspicious Network Tool in Container", &["Netcat Remote Code Execution in Container"]),
+];
+
+impl Case {
+    /// Why it cannot be played here, if so.
+    fn obstacle(&self) -> Option<String> {
+        let missing = self.files.iter().find(|file| !file.exists() && !is_ours(file));
+        if let Some(file) = missing {
+            return Some(format!("this host has no {}", file.display()));
+        }
+        if let Some(step) = self.steps.iter().find(|step| !steps::is_known(step)) {
+            return Some(format!("nobody knows how to {}", step["op"]));
+        }
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let user = |value: &Value| value["user"].as_str().map(str::to_owned);
+        let wanted = self.chain.iter().chain(&self.steps).filter_map(user);
+        for name in wanted {
+            if !users.lines().any(|line| line.starts_with(&format!("{name}:"))) {
+                return Some(format!("this host has no user {name}"));
+            }
+        }
+        if self.container == Some(true) && self.rule.contains("Privileged Container") {
+            return Some("who says that a container is privileged is its runtime, and runc alone has none".to_owned());
+        }
+        let absolute =
+            self.steps.iter().filter_map(|step| step["argv"][0].as_str()).find(|program| program.starts_with('/'));
+        absolute
+            .filter(|program| {
+                !program.contains("XXXX") && !program.starts_with("/proc/") && !Path::new(program).exists()
+            })
+            .map(|program| format!("this host has no {program}"))
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -99,15 +171,38 @@ fn text(value: &Value) -> String {
 
 fn of_action(action: &Value) -> Case {
     let needs = action["needs"].as_array().cloned().unwrap_or_default();
+    let needs: Vec<String> = needs.iter().map(text).collect();
+    let mut steps = action["steps"].as_array().cloned().unwrap_or_default();
+    let mut chain = vec![json!({ "name": "event-generator" })];
+    while steps.first().is_some_and(|step| step["op"] == "fork_as") {
+        chain.push(json!({ "name": steps.remove(0)["comm"] }));
+    }
+    let is_privileged =
+        |need: &String| need == "privileged" || need.contains("CAP_SYS_ADMIN") && !need.starts_with("no ");
+    let rule = text(&action["rule"]);
     Case {
         id: text(&action["action"]),
-        steps: action["steps"].as_array().cloned().unwrap_or_default(),
+        disabled: action["rule_enabled"] == false,
+        container: needs.iter().any(|need| need == "container").then(|| needs.iter().any(is_privileged)),
+        // A shell starts another program.
+        most: (2 * steps.len()).max(1),
+        also: same(&rule, steps.iter().any(|step| step["user"].is_string())),
+        rule,
+        chain,
+        resources: Vec::new(),
+        before: None,
         files: Vec::new(),
         made: Vec::new(),
-        in_container: needs.iter().any(|need| need == "container"),
         expected: BTreeMap::new(),
         said: BTreeMap::new(),
+        steps,
     }
+}
+
+/// A process that becomes somebody else does so by `setuid`, which is a matter for a rule of its own.
+fn same(rule: &str, becomes_user: bool) -> Vec<&'static str> {
+    let same = SAME.iter().filter(|(one, _)| *one == rule).flat_map(|(_, also)| also.iter().copied());
+    same.chain(becomes_user.then_some("Non sudo setuid")).collect()
 }
 
 /// One instance of a test; `None` when it is for another architecture.
@@ -122,23 +217,32 @@ fn of_test(test: &Value, number: usize, item: &BTreeMap<String, Value>) -> Optio
     }
     let paths = |value: &Value, key: &str| value[key].as_str().map(PathBuf::from);
     let each = |key: &str| template[key].as_array().cloned().unwrap_or_default();
-    let mut steps: Vec<Value> = each("steps").iter().map(as_step).collect();
-    let in_container = template["context"]["container"].is_object();
-    for process in template["context"]["processes"].as_array().into_iter().flatten() {
-        let words = [text(&process["name"]), text(&process["args"])].join(" ");
-        steps.push(json!({ "op": "spawn", "argv": words.split_whitespace().collect::<Vec<_>>() }));
-    }
+    let steps: Vec<Value> = each("steps").iter().map(as_step).collect();
+    let mut chain = vec![json!({ "name": "event-generator" })];
+    chain.extend(template["context"]["processes"].as_array().cloned().unwrap_or_default());
     let made = steps.iter().flat_map(|step| [paths(step, "newPath"), paths(step, "linkPath")]).flatten().collect();
-    let resources = each("resources").into_iter().filter(|one| one["subtype"] == "file");
+    let (files, resources): (Vec<_>, Vec<_>) = each("resources").into_iter().partition(|one| one["subtype"] == "file");
     let outcome = &template["expectedOutcome"];
     let entries = outcome["outputFields"].as_object().into_iter().flatten();
     let said =
         ["priority", "source"].into_iter().filter_map(|key| Some((key.to_owned(), outcome[key].as_str()?.to_owned())));
+    let rule = text(&test["rule"]);
     Some(Case {
         id: format!("{}#{number}", text(&test["name"])),
+        disabled: false,
+        container: template["context"]["container"].is_object().then_some(true),
+        most: 1,
+        also: same(&rule, chain.iter().any(|link| link["user"].is_string())),
+        rule,
+        chain,
+        before: template["before"].as_str().map(str::to_owned),
         made,
-        files: resources.filter_map(|one| paths(&one, "filePath")).collect(),
-        in_container,
+        files: if template["context"]["container"].is_object() {
+            Vec::new()
+        } else {
+            files.iter().filter_map(|one| paths(one, "filePath")).collect()
+        },
+        resources,
         expected: entries.map(|(field, value)| (field.clone(), text(value))).collect(),
         said: said.collect(),
         steps,
