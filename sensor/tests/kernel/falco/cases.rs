@@ -128,7 +128,6 @@ const SAME: &[(&str, &[&str])] = &[
     ("Unexpected UDP Traffic", &["Launch Suspicious Network Tool on Host"]),
     ("Detect release_agent File Container Escapes", &["Write below root"]),
     ("Clear Log Activities", &["Write below monitored dir"]),
-    ("Execution from /dev/shm", &["Execution from /dev/shm"]),
     ("Create Hardlink Over Sensitive Files", &["Write below root"]),
     ("Netcat Remote Code Execution in Container", &["Launch Suspicious Network Tool in Container"]),
     ("Launch Suspicious Network Tool in Container", &["Netcat Remote Code Execution in Container"]),
