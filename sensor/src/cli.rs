@@ -68,12 +68,21 @@ pub struct Compile {
     /// Do not add container and pod to the output of every rule, as Falco's default configuration does
     #[arg(long)]
     pub no_suggested_output: bool,
+    /// A field `static.KEY` with the same value in every event; it is added to outputs. May be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub static_field: Vec<(String, String)>,
     /// Leave out rules with this name; `*` stands for anything. May be repeated
     #[arg(long, value_name = "NAME")]
     pub disable: Vec<String>,
     /// Switch on rules with this name, also those that are off by default. May be repeated
     #[arg(long, value_name = "NAME")]
     pub enable: Vec<String>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or_else(|| "a key, `=`, and a value".to_owned())?;
+    let statics = [(pair.0.to_owned(), pair.1.to_owned())];
+    rules::filter::names::Catalogue::default().with_statics(&statics).map(|_| statics[0].clone())
 }
 
 fn priority(text: &str) -> Result<rules::alert::Priority, String> {
@@ -507,9 +516,17 @@ pub struct Replay {
     /// Print alerts as JSON, with Falco's keys
     #[arg(long)]
     pub json: bool,
+    /// How often a rule must match, such as 'Shadow read=2'. May be repeated; what differs is told, and the exit code is 1
+    #[arg(long, value_name = "RULE=COUNT", value_parser = expectation)]
+    pub expect: Vec<(String, u64)>,
     /// How rules are compiled.
     #[command(flatten)]
     pub compile: Compile,
+}
+
+fn expectation(text: &str) -> Result<(String, u64), String> {
+    let pair = text.rsplit_once('=').and_then(|(rule, count)| Some((rule.to_owned(), count.trim().parse().ok()?)));
+    pair.ok_or_else(|| "a rule's name, `=`, and a number".to_owned())
 }
 
 /// `gyrfalcon fields` and `gyrfalcon events`.

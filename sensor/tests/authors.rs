@@ -168,3 +168,14 @@ fn official_rulesets_are_the_same_rules_as_resources() {
         assert!(compared > 2, "{}", entry.path().display());
     }
 }
+
+#[test]
+fn fields_with_several_values_are_written_as_lists_in_tests() {
+    let resource = "apiVersion: gyrfalcon.dev/v1alpha1\nkind: ClusterFalcoRule\nmetadata: {name: a}\nspec:\n  rule:\n    rule: A\n    condition: evt.type = execve and proc.aname = sshd and fd.sport in (22, 80)\n    output: o\n    priority: INFO\n  tests:\n  - name: by ancestors\n    events:\n    - {evt.type: execve, proc.aname: [bash, sshd], fd.sport: 22}\n    - {evt.type: execve, proc.aname: [bash, cron], fd.sport: 22}\n    expect: [{rule: A, count: COUNT}]\n";
+    let folder = folder(&[("a.yaml", &resource.replace("COUNT", "1")), ("b.yaml", &resource.replace("COUNT", "2"))]);
+    let (code, stdout, stderr) = gyrfalcon(folder.path(), &["test", "a.yaml"]);
+    assert_eq!((code, &*stdout), (Some(0), "1 tests passed, 0 failed, in 1 resources\n"), "{stderr}");
+    let (code, stdout, _) = gyrfalcon(folder.path(), &["test", "b.yaml"]);
+    assert_eq!(code, Some(1));
+    assert!(stdout.contains("want  A: 2\n  got   A: 1\n"), "{stdout}");
+}

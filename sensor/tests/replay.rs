@@ -151,3 +151,24 @@ fn two_resources_with_a_rule_of_the_same_name_are_refused_as_in_a_cluster() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("error: rules.yaml: ClusterFalcoRule/b: spec:1:1: "), "{stderr}");
 }
+
+#[test]
+fn what_was_expected_of_rules_is_compared() {
+    let folder = folder();
+    let (code, ..) = replay(folder.path(), &["day.gyr", "rules.yaml", "--expect", "Shadow read=2"]);
+    assert_eq!(code, Some(0));
+    let expect = ["--expect", "Shadow read=3", "--expect", "Shadow raed=1"];
+    let (code, _, stderr) = replay(folder.path(), &[&["day.gyr", "rules.yaml"][..], &expect].concat());
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("matched another number of times rule=\"Shadow read\" want=3 got=2"), "{stderr}");
+    assert!(stderr.contains("no such rule is loaded rule=\"Shadow raed\" did_you_mean=\"Shadow read\""), "{stderr}");
+}
+
+#[test]
+fn static_fields_of_the_command_line_are_added_to_outputs() {
+    let folder = folder();
+    let (_, stdout, _) = replay(folder.path(), &["day.gyr", "rules.yaml", "--static-field", "site=berlin"]);
+    assert!(stdout.lines().all(|line| line.ends_with(" static_site=berlin")), "{stdout}");
+    let (code, ..) = replay(folder.path(), &["day.gyr", "rules.yaml", "--static-field", "a-b=c"]);
+    assert_eq!(code, Some(1));
+}

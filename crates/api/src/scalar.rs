@@ -289,7 +289,7 @@ impl JsonSchema for Cell {
     }
 }
 
-/// The value of a field in a test: a text, a whole number, or true or false.
+/// The value of a field in a test: a text, a whole number, true or false, or a list of those.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum FieldValue {
@@ -299,13 +299,37 @@ pub enum FieldValue {
     Number(i64),
     /// A text, in the form that the field has in alerts.
     Text(String),
+    /// Several values, for fields that have several.
+    List(Vec<FieldItem>),
     /// Anything else is a mistake, which [`crate::check`] reports: as with [`Cell::Other`].
     Other(serde_json::Value),
 }
 
+/// One of several values of a field in a test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FieldItem {
+    /// True or false.
+    Bool(bool),
+    /// A number.
+    Number(i64),
+    /// A text.
+    Text(String),
+}
+
+impl fmt::Display for FieldItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Number(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
+}
+
 impl FieldValue {
     /// What to say about [`FieldValue::Other`].
-    pub(crate) const WANTED: &str = "this must be a text, a whole number, or true or false";
+    pub(crate) const WANTED: &str = "this must be a text, a whole number, true or false, or a list of those";
 }
 
 impl JsonSchema for FieldValue {
@@ -320,7 +344,7 @@ impl JsonSchema for FieldValue {
     /// A structural schema has no "text, number or bool": the API server keeps what it finds, reading checks it.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A text, a whole number, or true or false.",
+            "description": "A text, a whole number, true or false, or a list of those.",
             "x-kubernetes-preserve-unknown-fields": true,
         })
     }
@@ -332,6 +356,10 @@ impl fmt::Display for FieldValue {
             Self::Bool(value) => value.fmt(f),
             Self::Number(value) => value.fmt(f),
             Self::Text(value) => value.fmt(f),
+            Self::List(items) => {
+                let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+                write!(f, "({})", items.join(", "))
+            }
             Self::Other(value) => value.fmt(f),
         }
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use api::{
     ResourceId,
     rule::{FalcoRuleSpec, RuleTest, TestFailure, TestSummary},
-    scalar::FieldValue,
+    scalar::{FieldItem, FieldValue},
 };
 use event::value::Arena;
 use rules::{
@@ -96,7 +96,8 @@ fn run_test(
     let mut counts: HashMap<&str, u32> = HashMap::new();
     let mut of_host = false;
     for (at, fields) in test.events.iter().enumerate() {
-        let given = fields.0.iter().map(|(name, value)| (name.as_str(), given(value)));
+        let lists: Vec<Vec<Given<'_>>> = fields.0.values().map(items).collect();
+        let given = fields.0.iter().zip(&lists).map(|((name, value), items)| (name.as_str(), given(value, items)));
         let written = Written::new(given, Catalogue::default()).map_err(|errors| {
             let said: Vec<_> = errors.iter().map(|error| say(at, error)).collect();
             failure("events that can be read".to_owned(), said.join("; "), None)
@@ -127,11 +128,25 @@ fn run_test(
     if want.is_empty() { Ok(()) } else { Err(failure(want.join("; "), got.join("; "), help)) }
 }
 
-fn given(value: &FieldValue) -> Given<'_> {
+/// The values of a list.
+fn items(value: &FieldValue) -> Vec<Given<'_>> {
+    let item = |item| match item {
+        &FieldItem::Bool(value) => Given::Bool(value),
+        &FieldItem::Number(value) => Given::Number(value),
+        FieldItem::Text(text) => Given::Text(text),
+    };
+    match value {
+        FieldValue::List(items) => items.iter().map(item).collect(),
+        FieldValue::Bool(_) | FieldValue::Number(_) | FieldValue::Text(_) | FieldValue::Other(_) => Vec::new(),
+    }
+}
+
+fn given<'a>(value: &'a FieldValue, items: &'a [Given<'a>]) -> Given<'a> {
     match value {
         FieldValue::Bool(value) => Given::Bool(*value),
         FieldValue::Number(number) => Given::Number(*number),
         FieldValue::Text(text) => Given::Text(text),
+        FieldValue::List(_) => Given::List(items),
         // A mistake that is reported when the resource is read.
         FieldValue::Other(_) => Given::List(&[]),
     }

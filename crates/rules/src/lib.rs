@@ -16,6 +16,8 @@ pub mod pushdown;
 pub mod ruleset;
 pub mod scope;
 pub mod source;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod written;
 
 pub use docs::generated;

@@ -217,9 +217,7 @@ fn token(text: &str, catalogue: Catalogue) -> Result<(Token, usize), Finding> {
             let first = findings.into_iter().next().map_or_else(|| error("no such field"), invalid);
             let Operand::Field(field) = operand else { return Err(first) };
             match catalogue.resolve_prefix(&field) {
-                Ok((resolved, length)) => {
-                    Ok(finish(ValueExpr::Field(resolved.field, resolved.arg), &field.name[..length], length))
-                }
+                Ok((resolved, length)) => Ok(finish(catalogue.value(resolved), &field.name[..length], length)),
                 Err(_) => Err(first),
             }
         }

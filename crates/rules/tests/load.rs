@@ -624,3 +624,26 @@ fn ten_thousand_rules_about_distinct_things_are_compiled() {
     ruleset.matches(&event, &mut Evaluation::default(), |rule| matched.push(rule.name().to_owned()));
     assert_eq!(matched, ["r77"]);
 }
+
+#[test]
+fn static_fields_are_constants_of_conditions_and_outputs() {
+    let statics = [("site".to_owned(), "berlin".to_owned())];
+    let catalogue = rules::filter::names::Catalogue::default().with_statics(&statics).expect("a good name");
+    let options = Options { catalogue, append_output: vec![AppendOutput::suggested()], ..Options::default() };
+    let mut loader = Loader::new(options);
+    let file = "- rule: r\n  desc: d\n  condition: evt.type = open and static.site = berlin and toupper(static.site) = BERLIN and proc.name != val(static.site)\n  output: o\n  priority: INFO\n- rule: s\n  desc: d\n  condition: evt.type = open and static.sight = x\n  output: o\n  priority: INFO\n";
+    let result = loader.add("r.yaml", file.as_bytes());
+    let help: Vec<_> = result.diagnostics.iter().filter_map(|d| d.help.clone()).collect();
+    assert_eq!(help, ["did you mean `static.site`?"]);
+    let output = loader.listing().rules[0].output.clone();
+    assert!(output.ends_with(" static_site=%static.site"), "{output}");
+    let arena = Arena::new();
+    let event = MockEvent::new(&arena, "open", &[("proc.name", Value::Text(b"cat"))]);
+    let ruleset = loader.compiled();
+    let mut alerts = Vec::new();
+    ruleset.matches(&event, &mut Evaluation::default(), |rule| alerts.push(ruleset.alert(rule, &event)));
+    let alert = alerts.first().expect("a match");
+    assert!(alert.message.ends_with(" static_site=berlin"), "{}", alert.message);
+    assert!(alert.output_fields.iter().any(|(key, value)| &**key == "static.site" && value == "berlin"));
+    assert!(rules::filter::names::Catalogue::default().with_statics(&[("a-b".to_owned(), String::new())]).is_err());
+}

@@ -148,3 +148,24 @@ const FILE: &str = r#"- required_engine_version: 0.50.0
   condition: or proc.name = y
   override: {condition: append}
 "#;
+
+/// What fuzzing once found is kept, and tried here.
+#[test]
+fn inputs_that_once_crashed() {
+    let text = |bytes: &[u8], exercise: fn(&str)| {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            exercise(text);
+        }
+    };
+    for target in ["filter_parse", "rules_load", "output_format"] {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions").join(target);
+        for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let bytes = std::fs::read(file.path()).expect("a readable file");
+            match target {
+                "filter_parse" => text(&bytes, rules::testing::exercise_filter),
+                "rules_load" => rules::testing::exercise_rules(&bytes),
+                _ => text(&bytes, rules::testing::exercise_output),
+            }
+        }
+    }
+}

@@ -12,6 +12,7 @@ pub mod test;
 
 use std::io::Write;
 
+use rules::filter::names::Catalogue;
 use rules::load::{AppendOutput, Options, RuleMatching, Selection, Selector};
 
 use crate::{cli, rules::Message};
@@ -30,8 +31,17 @@ pub fn compile_options(args: &cli::Compile, hostname: String) -> Options {
         minimum_priority: args.minimum_priority,
         hostname: hostname.into(),
         append_output,
+        catalogue: catalogue(args),
         selection: args.disable.iter().map(select(false)).chain(args.enable.iter().map(select(true))).collect(),
         ..Options::default()
+    }
+}
+
+/// The fields, with the static ones of the command line, whose keys were looked at as it was read.
+fn catalogue(args: &cli::Compile) -> Catalogue {
+    match args.static_field.is_empty() {
+        true => Catalogue::default(),
+        false => Catalogue::default().with_statics(&args.static_field).unwrap_or_default(),
     }
 }
 

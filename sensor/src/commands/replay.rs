@@ -56,7 +56,9 @@ pub fn replay(args: &cli::Replay) -> Exit {
         }
     };
     summary(&player, &active, alerts, began);
+    let met = expectations(&args.expect, &active);
     match ended {
+        Ok(()) if !met => Exit::Input,
         Ok(()) => Exit::Fine,
         Err(error) => {
             error!(error = %chain(&error), "the recording was replayed up to here");
@@ -113,6 +115,26 @@ fn play<R: Read>(player: &mut Player<R>, active: &Active, json: bool, out: &mut 
             Err(error) => return Ok((alerts, Err(error))),
         }
     }
+}
+
+/// Compares matches with what was expected; whether all is so.
+fn expectations(expected: &[(String, u64)], active: &Active) -> bool {
+    let mut met = true;
+    for (rule, want) in expected {
+        let got = active.hits().find(|(name, _)| name == rule).map(|(_, count)| count);
+        if got == Some(*want) {
+            continue;
+        }
+        met = false;
+        match got {
+            Some(got) => error!(rule = rule.as_str(), want, got, "matched another number of times"),
+            None => {
+                let close = rules::diagnostic::closest(rule, active.hits().map(|(name, _)| name));
+                error!(rule = rule.as_str(), did_you_mean = close, "no such rule is loaded");
+            }
+        }
+    }
+    met
 }
 
 /// What there is to say behind the alerts.

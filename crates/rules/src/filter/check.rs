@@ -121,7 +121,7 @@ impl Checker {
             Operand::Field(wanted) => match self.catalogue.resolve(wanted) {
                 Ok(resolved) => {
                     let shape = Shape { ty: resolved.value_type(), list: resolved.field.list };
-                    Some((ValueExpr::Field(resolved.field, resolved.arg), shape))
+                    Some((self.catalogue.value(resolved), shape))
                 }
                 Err(NameError { code, message, help }) => {
                     self.findings.push(Finding { code, message, at: wanted.at, help });

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use event::{
     catalogue::EventType,
-    fields::{Arg, ArgRule, EventSource, Field},
+    fields::{Arg, ArgRule, EventSource, Field, Marks, Matching},
     params::ParamType,
-    value::ValueType,
+    value::{Radix, ValueType},
 };
 
-use super::ast::FieldRef;
+use super::{ast::FieldRef, typed::ValueExpr};
 use crate::diagnostic::{Code, closest};
 
 /// The fields that rules of one load may name.
@@ -19,6 +19,8 @@ pub struct Catalogue {
     pub extra: &'static [Field],
     /// The event source of the rule: it decides which fields there are.
     pub source: EventSource,
+    /// Values of the fields that are the same for all events: name and text.
+    pub statics: &'static [(&'static str, &'static str)],
 }
 
 /// Why a name doesn't work out.
@@ -106,6 +108,53 @@ fn value_type(ty: ParamType) -> ValueType {
 }
 
 impl Catalogue {
+    /// This catalogue with fields that have the same text in every event: `static.KEY` for each key. They live as long as
+    /// the program: a configuration is read once.
+    ///
+    /// # Errors
+    /// A key that is no name of letters, digits and `_`.
+    pub fn with_statics(self, statics: &[(String, String)]) -> Result<Self, String> {
+        let is_name = |key: &str| {
+            key.starts_with(|char: char| char.is_ascii_alphabetic())
+                && key.chars().all(|char| char.is_ascii_alphanumeric() || char == '_')
+        };
+        if let Some((key, _)) = statics.iter().find(|(key, _)| !is_name(key)) {
+            return Err(format!("`{key}` is no name for a static field: letters, digits and `_`, a letter first"));
+        }
+        let rows: Vec<(&'static str, &'static str)> =
+            statics.iter().map(|(key, value)| (&*format!("static.{key}").leak(), &*value.clone().leak())).collect();
+        let field = |(name, _): &(&'static str, &'static str)| Field {
+            name,
+            ty: ValueType::Text,
+            list: false,
+            radix: Radix::Decimal,
+            arg: ArgRule::None,
+            matching: Matching::Plain,
+            marks: Marks {
+                no_rhs: false,
+                no_transformer: false,
+                filter_only: false,
+                print_only: false,
+                deprecated: false,
+                suggested: false,
+                hidden: false,
+            },
+            doc: "a static field of the configuration",
+            extract: None,
+            audit: None,
+        };
+        let extra: Vec<Field> = rows.iter().map(field).collect();
+        Ok(Self { extra: extra.leak(), statics: rows.leak(), ..self })
+    }
+
+    /// How a field is computed: static ones are constants.
+    pub(crate) fn value(&self, resolved: Resolved) -> ValueExpr {
+        match self.statics.iter().find(|(name, _)| *name == resolved.field.name) {
+            Some((_, value)) => ValueExpr::Literal(value.as_bytes().into()),
+            None => ValueExpr::Field(resolved.field, resolved.arg),
+        }
+    }
+
     /// Whether a field has this name; what its argument must be is another question.
     pub fn has(&self, name: &str) -> bool {
         self.lookup(name).is_some_and(|(field, rest)| rest.is_empty() || takes_suffix(field.arg))

@@ -185,8 +185,10 @@ fn output_text(rule: &RuleDef, options: &Options) -> Text {
         if append.suggested_output
             && let Some(source) = rule.known_source
         {
-            for field in source.fields().filter(|field| field.marks.suggested) {
-                let token = format!(" {}=%{}", field.name.replace('.', "_"), field.name);
+            let suggested = source.fields().filter(|field| field.marks.suggested).map(|field| field.name);
+            let statics = options.catalogue.statics.iter().map(|(name, _)| *name);
+            for name in suggested.chain(statics) {
+                let token = format!(" {}=%{name}", name.replace('.', "_"));
                 text.push_made(&token, rule.output.whole());
             }
         }
