@@ -276,7 +276,7 @@ impl Kind {
 }
 
 /// Most parameters of an event that come in blocks; those of the clone family that lie behind do not.
-const PARAMS: usize = 16;
+pub(crate) const PARAMS: usize = 16;
 /// Tags from `0x80` on.
 const NAMED: usize = 13;
 /// Positions in the table of blocks: parameters, their bases, the named.

@@ -7,7 +7,7 @@ use abi::{
 
 use crate::{
     catalogue::EventType,
-    decode::{Record, Status},
+    decode::{PARAMS, Record, Status},
     event::Event,
     fields::{self, Arg, ArgRule, Subject},
     flags,
@@ -122,7 +122,7 @@ impl Encoder {
     /// Any other parameter, by its index among Falco's.
     #[must_use]
     pub fn falcos_bytes(self, index: usize, status: Status, bytes: impl Into<Vec<u8>>) -> Self {
-        let room = self.row.map_or(0, |row| row.params.len());
+        let room = self.row.map_or(0, |row| row.params.len()).min(PARAMS);
         match u8::try_from(index) {
             Ok(tag) if index < room => self.block(tag, status, bytes),
             _ => self,
