@@ -29,6 +29,12 @@ const ROUNDS: usize = 5;
 const BATCHES: usize = 20;
 /// Calls of one batch.
 const CALLS: u32 = 20_000;
+/// Programs of one batch: each is a fork, an exec and an exit.
+const EXECS: u32 = 200;
+/// Batches of them in one turn.
+const EXEC_BATCHES: usize = 5;
+/// Calls whose alerts are waited for.
+const ALERTS: usize = 500;
 /// Opens of the throughput measurement.
 const OPENS: u32 = 1_000_000;
 
@@ -53,7 +59,11 @@ fn main() {
     }
     row("getppid", &runs, |run| run.call);
     row("open + close of a file that no rule names", &runs, |run| run.open);
+    row("write + read of one byte through a pipe", &runs, |run| run.pair);
+    row("fork + exec of a program until its end", &runs, |run| run.exec);
     println!("resident memory: {:.1} MiB", f64::from(memory) / 1024.0);
+    first_alert();
+    latency();
     throughput();
 }
 
@@ -68,6 +78,8 @@ fn rules() -> PathBuf {
 struct Run {
     call: f64,
     open: f64,
+    pair: f64,
+    exec: f64,
 }
 
 fn workload() -> Run {
@@ -76,7 +88,25 @@ fn workload() -> Run {
         // slow path, and that is not what is measured here.
         std::hint::black_box(unsafe { libc::getppid() });
     });
-    Run { call, open: fastest(open_and_close) }
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    let pair = fastest(|| {
+        nix::unistd::write(&writer, b"x").expect("room in the pipe");
+        nix::unistd::read(&reader, &mut [0]).expect("a byte in the pipe");
+    });
+    Run { call, open: fastest(open_and_close), pair, exec: execs() }
+}
+
+/// Nanoseconds from the start of a program until its end was waited for, in the fastest batch.
+fn execs() -> f64 {
+    let batch = || {
+        let start = Instant::now();
+        for _ in 0..EXECS {
+            let status = Command::new("/bin/true").env_clear().status();
+            assert!(status.expect("a program that exists").success());
+        }
+        start.elapsed().as_nanos() as f64 / f64::from(EXECS)
+    };
+    (0..EXEC_BATCHES).map(|_| batch()).fold(f64::MAX, f64::min)
 }
 
 /// Nanoseconds of one call in the fastest batch.
@@ -103,6 +133,75 @@ fn row(name: &str, (without, with): &(Vec<Run>, Vec<Run>), figure: fn(&Run) -> f
     };
     let (without, with) = (median(without), median(with));
     println!("{name}: {without:.0} ns without, {with:.0} ns with: +{:.0} ns, x{:.2}", with - without, with / without);
+}
+
+/// A rule whose alerts are one line for each open below a folder.
+fn marked(folder: &Path) -> PathBuf {
+    let rules = folder.join("marked.yaml");
+    let rule = format!(
+        "- rule: marked\n  desc: told at once\n  condition: evt.type in (open, openat) and fd.name startswith {}/mark\n  \
+         output: '%fd.name'\n  priority: WARNING\n",
+        folder.display()
+    );
+    fs::write(&rules, rule).expect("the rules are written");
+    rules
+}
+
+fn mark(folder: &Path, number: usize) {
+    // There is no such file; the attempt is enough.
+    let _ = open(&folder.join(format!("mark{number:06}")), OFlag::O_RDONLY, Mode::empty());
+}
+
+/// From the exec of the sensor to its first alert, while what it looks for happens all the time; with all rules.
+fn first_alert() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (own, all) = (marked(folder.path()), rules());
+    let began = Instant::now();
+    let mut sensor = Sensor::spawn(&[&own, &all]);
+    let stdout = BufReader::new(sensor.process.stdout.take().expect("its alerts"));
+    let took = std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let first = stdout.lines().map_while(Result::ok).find(|line| line.contains("marked"));
+            assert!(first.is_some(), "the sensor ended without an alert");
+            began.elapsed()
+        });
+        let mut number = 0;
+        while !reader.is_finished() {
+            mark(folder.path(), number);
+            number += 1;
+            // The pace of what happens; it bounds the error of the figure.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        reader.join().expect("an alert")
+    });
+    println!("first alert: {:.0} ms after the exec of the sensor", took.as_secs_f64() * 1e3);
+    // Nobody reads its alerts any more.
+    sensor.process.kill().expect("the sensor runs");
+    sensor.process.wait().expect("the sensor ends");
+}
+
+/// From a call to the line of its alert, one at a time, with all rules.
+fn latency() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (own, all) = (marked(folder.path()), rules());
+    let mut sensor = Sensor::spawn(&[&own, &all]);
+    let mut alerts = BufReader::new(sensor.process.stdout.take().expect("its alerts")).lines();
+    sensor.wait_until_it_watches();
+    let mut took: Vec<f64> = (0..ALERTS)
+        .map(|number| {
+            let began = Instant::now();
+            mark(folder.path(), number);
+            let name = format!("mark{number:06}");
+            let told = alerts.by_ref().map_while(Result::ok).find(|line| line.contains(&name));
+            assert!(told.is_some(), "the sensor ended without an alert");
+            began.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    took.sort_by(f64::total_cmp);
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+    println!("from a call to its alert: p50 {:.2} ms, p99 {:.2} ms", at(50), at(99));
+    sensor.process.kill().expect("the sensor runs");
+    sensor.process.wait().expect("the sensor ends");
 }
 
 /// CPU time per event when every open must be delivered and judged.
@@ -138,24 +237,37 @@ struct Summary {
 
 impl Sensor {
     fn start(paths: &[&Path]) -> Self {
+        let mut sensor = Self::spawn(paths);
+        // Alerts of what others do meanwhile must not fill a pipe.
+        if let Some(mut alerts) = sensor.process.stdout.take() {
+            std::thread::spawn(move || std::io::copy(&mut alerts, &mut std::io::sink()));
+        }
+        sensor.wait_until_it_watches();
+        sensor
+    }
+
+    fn spawn(paths: &[&Path]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gyrfalcon"));
         command.args(["run", "--json", "--no-watch"]).args(paths);
         let mut process = command
             .env("NO_COLOR", "1")
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the sensor starts");
         everywhere(&process);
-        let mut log = BufReader::new(process.stderr.take().expect("its log"));
+        let log = BufReader::new(process.stderr.take().expect("its log"));
+        Self { process, log }
+    }
+
+    fn wait_until_it_watches(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut line = String::new();
         while !line.contains("watching") {
             line.clear();
-            assert!(log.read_line(&mut line).expect("its log") > 0, "the sensor ended before it was ready");
+            assert!(self.log.read_line(&mut line).expect("its log") > 0, "the sensor ended before it was ready");
             assert!(Instant::now() < deadline, "the sensor is not ready in time");
         }
-        Self { process, log }
     }
 
     fn stat(&self) -> String {

@@ -21,7 +21,7 @@ pub mod want {
 /// Words of the read-only global `SETTINGS`: constants to the verifier, so that arms that do not apply are pruned.
 pub mod setting {
     /// 1 when kernel structs may be read through typed pointers of the current task
-    /// (`bpf_get_current_task_btf`, Linux 5.11); else every read is a `bpf_probe_read_kernel`.
+    /// (`bpf_get_current_task_btf`; the sensor decides by the kernel's version); else every read is a `bpf_probe_read_kernel`.
     pub const DIRECT: usize = 0;
     /// The sensor's own process id: its system calls are not events, or writing an alert could cause one.
     pub const OWN_TGID: usize = 1;

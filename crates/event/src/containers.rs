@@ -127,8 +127,9 @@ pub fn of_path<'a>(leaf_first: impl Iterator<Item = &'a [u8]> + Clone) -> Option
 
 /// The 64 digits in a component such as `cri-containerd-<id>.scope`.
 fn full_id(component: &str) -> Option<&str> {
+    // The first that fits is taken: longer ones first.
     const PREFIXES: [&str; 7] =
-        ["docker-", "cri-containerd-", "crio-", "libpod-", "libpod-payload-", "nerdctl-", "containerd-"];
+        ["docker-", "cri-containerd-", "crio-", "libpod-payload-", "libpod-", "nerdctl-", "containerd-"];
     let scope = component.strip_suffix(".scope").unwrap_or(component);
     let id = PREFIXES
         .iter()
@@ -279,6 +280,45 @@ mod tests {
         check("/lxc/web/init.scope", Some("web"));
         check("/lxc.payload.web/system.slice/cron.service", Some("web"));
         check("/default/my-nginx-container", Some("my-nginx-con"));
+    }
+
+    /// Paths as runtimes make them, with either driver of cgroups, in the hierarchies of v1, v2 and hybrid hosts.
+    #[test]
+    fn layouts_of_runtimes_drivers_and_versions() {
+        let id = Some(&ID[..12]);
+        for path in [
+            // Docker: cgroupfs (v1), systemd (v2), rootless, in Docker, with a parent of its own.
+            "/docker/ID",
+            "/system.slice/docker-ID.scope",
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-ID.scope",
+            "/docker/0000000000000000000000000000000000000000000000000000000000000000/docker/ID",
+            "/teams.slice/teams-red.slice/docker-ID.scope/init.scope",
+            // Podman: cgroupfs, systemd, rootless, split, in a pod, and its payload below the container's own group.
+            "/libpod_parent/libpod-ID",
+            "/machine.slice/libpod-ID.scope",
+            "/machine.slice/libpod-ID.scope/container",
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_0.slice/libpod-ID.scope/container",
+            "/system.slice/web.service/libpod-payload-ID",
+            // containerd under the kubelet: each class of pods, each driver, and a kubelet with a root of its own.
+            "/kubepods/podb2e0a6c1/ID",
+            "/kubepods/besteffort/podb2e0a6c1/ID",
+            "/kubepods.slice/kubepods-podb2e0a6c1.slice/cri-containerd-ID.scope",
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podb2e0a6c1.slice/cri-containerd-ID.scope",
+            "/kubelet/kubepods/burstable/podb2e0a6c1/ID",
+            "/system.slice/containerd.service/kubepods-burstable-podb2e0a6c1.slice:cri-containerd:ID",
+            // CRI-O: each driver.
+            "/kubepods/burstable/podb2e0a6c1/crio-ID",
+            "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podb2e0a6c1.slice/crio-ID.scope",
+            "/kubepods.slice/kubepods-podb2e0a6c1.slice/crio-ID.scope/container",
+            // kind and other nodes that are containers: the inner one counts.
+            "/docker/0000000000000000000000000000000000000000000000000000000000000000/kubelet/kubepods/podb2e0a6c1/ID",
+            // nerdctl and ctr.
+            "/system.slice/nerdctl-ID.scope",
+            "/default/ID",
+            "/k8s.io/ID",
+        ] {
+            check(path, id);
+        }
     }
 
     #[test]

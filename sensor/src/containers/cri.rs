@@ -63,7 +63,7 @@ pub enum Found {
 }
 
 /// A connection to a runtime.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Cri {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,

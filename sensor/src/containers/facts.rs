@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::cri::{ContainerStatus, Image, MountPropagation, NamespaceMode, NamespaceOption, PodSandboxStatus};
 
 /// Most labels and mounts of one container, and most bytes of what a network plugin said: the author of a pod chooses them.
-const ITEMS_MAX: usize = 512;
+pub(super) const ITEMS_MAX: usize = 512;
 const CNI_MAX: usize = 16 << 10;
 
 /// What a runtime answers about one container, or about a sandbox alone.
@@ -187,20 +187,20 @@ fn is_bare_id(name: &str) -> bool {
     name.is_empty() || name.starts_with("sha256:") || name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn bare_id(id: &str) -> &str {
+pub(super) fn bare_id(id: &str) -> &str {
     id.strip_prefix("sha256:").unwrap_or(id)
 }
 
 /// The parts of an image's name.
 #[derive(Debug, PartialEq, Eq)]
-struct ImageName<'a> {
-    repository: &'a str,
-    tag: &'a str,
-    digest: &'a str,
+pub(super) struct ImageName<'a> {
+    pub(super) repository: &'a str,
+    pub(super) tag: &'a str,
+    pub(super) digest: &'a str,
 }
 
 /// `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`; a bare id has no parts.
-fn parse_image(name: &str) -> ImageName<'_> {
+pub(super) fn parse_image(name: &str) -> ImageName<'_> {
     if is_bare_id(name) {
         return ImageName { repository: "", tag: "", digest: "" };
     }

@@ -18,7 +18,8 @@ use tracing::{debug, info, warn};
 
 use super::{
     Ask, Told,
-    cri::{ContainerEventType, Cri, CriError, Found},
+    cri::Found,
+    runtime::{Happened, Runtime, RuntimeError},
     sockets::Socket,
 };
 use link::chain;
@@ -48,7 +49,7 @@ const CALLS: usize = 8;
 struct Hub {
     tell: Box<dyn Fn(Told) -> bool + Send>,
     /// By socket: the connection that stands.
-    runtimes: RefCell<Vec<Option<Cri>>>,
+    runtimes: RefCell<Vec<Option<Runtime>>>,
     /// Containers that were told, with the socket that knows them.
     known: RefCell<HashMap<Box<str>, usize>>,
     /// Questions under way.
@@ -108,12 +109,12 @@ impl Hub {
     }
 
     /// Notes that a connection stands or is gone.
-    fn connect(&self, index: usize, cri: Option<Cri>) {
+    fn connect(&self, index: usize, runtime: Option<Runtime>) {
         let (before, after) = {
             let mut runtimes = self.runtimes.borrow_mut();
             let before = runtimes.iter().any(Option::is_some);
             if let Some(slot) = runtimes.get_mut(index) {
-                *slot = cri;
+                *slot = runtime;
             }
             (before, runtimes.iter().any(Option::is_some))
         };
@@ -132,12 +133,12 @@ impl Hub {
                 sleep(LOOK).await;
                 continue;
             }
-            let failed = match Cri::connect(&socket.path).await {
-                Ok(cri) => {
-                    info!(socket = %socket.path.display(), runtime = cri.name, version = cri.version, "container runtime found");
+            let failed = match Runtime::connect(&socket).await {
+                Ok(runtime) => {
+                    info!(socket = %socket.path.display(), runtime = runtime.name(), version = runtime.version(), "container runtime found");
                     (pause, silent) = (BACKOFF.0, false);
-                    self.connect(index, Some(cri.clone()));
-                    let failed = self.keep(index, &cri, &mut listed).await;
+                    self.connect(index, Some(runtime.clone()));
+                    let failed = self.keep(index, &runtime, &mut listed).await;
                     self.connect(index, None);
                     failed
                 }
@@ -154,10 +155,16 @@ impl Hub {
     }
 
     /// Lists and follows until a list fails.
-    async fn keep(self: &Rc<Self>, index: usize, cri: &Cri, listed: &mut Option<mpsc::Sender<()>>) -> CriError {
-        let events = cri.shares_events().then(|| spawn_local(Rc::clone(self).follow_events(index, cri.clone())));
+    async fn keep(
+        self: &Rc<Self>,
+        index: usize,
+        runtime: &Runtime,
+        listed: &mut Option<mpsc::Sender<()>>,
+    ) -> RuntimeError {
+        let events =
+            runtime.shares_events().then(|| spawn_local(Rc::clone(self).follow_events(index, runtime.clone())));
         let failed = loop {
-            if let Err(error) = self.list(index, cri).await {
+            if let Err(error) = self.list(index, runtime).await {
                 break error;
             }
             *listed = None;
@@ -173,8 +180,8 @@ impl Hub {
     }
 
     /// Tells what is new and what is gone.
-    async fn list(self: &Rc<Self>, index: usize, cri: &Cri) -> Result<(), CriError> {
-        let ids: HashSet<Box<str>> = cri.list().await?.into_iter().map(String::into_boxed_str).collect();
+    async fn list(self: &Rc<Self>, index: usize, runtime: &Runtime) -> Result<(), RuntimeError> {
+        let ids: HashSet<Box<str>> = runtime.list().await?.into_iter().map(String::into_boxed_str).collect();
         let gone: Vec<_> = {
             let known = self.known.borrow();
             known.iter().filter(|(id, at)| **at == index && !ids.contains(*id)).map(|(id, _)| id.clone()).collect()
@@ -183,7 +190,7 @@ impl Hub {
             self.gone(&id);
         }
         let new: Vec<_> = ids.into_iter().filter(|id| !self.known.borrow().contains_key(id)).collect();
-        stream::iter(new).for_each_concurrent(CALLS, |id| self.find(index, cri, id)).await;
+        stream::iter(new).for_each_concurrent(CALLS, |id| self.find(index, runtime, id)).await;
         Ok(())
     }
 
@@ -199,8 +206,8 @@ impl Hub {
     }
 
     /// Tells one container's facts, if the runtime has any.
-    async fn find(&self, index: usize, cri: &Cri, id: Box<str>) {
-        match cri.find(&id).await {
+    async fn find(&self, index: usize, runtime: &Runtime, id: Box<str>) {
+        match runtime.find(&id).await {
             Ok(Found::Facts(facts)) => self.found(index, id, facts),
             Ok(Found::Nothing) => {}
             Err(error) => {
@@ -218,27 +225,24 @@ impl Hub {
     }
 
     /// Follows what the runtime tells; ends when it never will.
-    async fn follow_events(self: Rc<Self>, index: usize, cri: Cri) {
+    async fn follow_events(self: Rc<Self>, index: usize, runtime: Runtime) {
         let mut pause = BACKOFF.0;
         loop {
-            match cri.events().await {
+            match runtime.events().await {
                 Ok(mut events) => {
-                    while let Ok(Some(event)) = events.message().await {
+                    while let Some(happened) = events.next().await {
                         pause = BACKOFF.0;
-                        let id = event.container_id.as_str();
-                        match event.container_event_type() {
-                            ContainerEventType::ContainerCreatedEvent | ContainerEventType::ContainerStartedEvent => {
-                                if !self.known.borrow().contains_key(id) {
-                                    let (hub, cri, id) = (Rc::clone(&self), cri.clone(), id.into());
-                                    spawn_local(async move { hub.find(index, &cri, id).await });
-                                }
+                        match happened {
+                            Happened::Appeared(id) if !self.known.borrow().contains_key(&id) => {
+                                let (hub, runtime) = (Rc::clone(&self), runtime.clone());
+                                spawn_local(async move { hub.find(index, &runtime, id).await });
                             }
-                            ContainerEventType::ContainerDeletedEvent => self.gone(id),
-                            ContainerEventType::ContainerStoppedEvent => {}
+                            Happened::Gone(id) => self.gone(&id),
+                            Happened::Appeared(_) | Happened::Other => {}
                         }
                     }
                 }
-                Err(CriError::Call { source, .. }) if source.code() == tonic::Code::Unimplemented => return,
+                Err(error) if error.is_unimplemented() => return,
                 Err(error) => debug!(error = %chain(&error), "cannot follow events"),
             }
             sleep(pause).await;
@@ -253,12 +257,12 @@ impl Hub {
         loop {
             let all: Vec<_> = {
                 let runtimes = self.runtimes.borrow();
-                runtimes.iter().enumerate().filter_map(|(index, cri)| Some((index, cri.clone()?))).collect()
+                runtimes.iter().enumerate().filter_map(|(index, runtime)| Some((index, runtime.clone()?))).collect()
             };
             let id = &*ask.id;
             let mut answers =
-                join_all(all.iter().map(|(index, cri)| async move { (*index, cri.find(id).await) })).await;
-            let nothing = |answer: &Result<Found, CriError>| matches!(answer, Ok(Found::Nothing));
+                join_all(all.iter().map(|(index, runtime)| async move { (*index, runtime.find(id).await) })).await;
+            let nothing = |answer: &Result<Found, RuntimeError>| matches!(answer, Ok(Found::Nothing));
             let unknown = !answers.is_empty() && answers.iter().all(|(_, answer)| nothing(answer));
             for (index, _) in answers.iter().filter(|(_, answer)| answer.is_err()) {
                 self.doubt(*index);

@@ -1,11 +1,13 @@
-//! Facts about containers and pods, from the container runtimes of this host (CRI).
+//! Facts about containers and pods, from the container runtimes of this host: over CRI, or Docker's API.
 //!
 //! On a thread of its own, which may wait: it lists what there is, follows what happens, and answers the event loop, which
 //! sees a container first by its cgroup. What it learns it tells; the loop never waits for it.
 
 pub mod cri;
+mod docker;
 pub mod facts;
 mod hub;
+mod runtime;
 pub mod sockets;
 #[cfg(test)]
 mod tests;
@@ -80,8 +82,10 @@ impl Runtimes {
 /// Asks who listens at a socket: name and version. Waits for the answer, within bounds.
 pub fn probe(socket: &Path) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let cri = runtime.block_on(cri::Cri::connect(socket))?;
-    Ok(format!("{} {}", cri.name, cri.version))
+    let socket = sockets::Socket { path: socket.to_owned(), named: true };
+    // Connections have tasks of their own, on this thread.
+    let found = tokio::task::LocalSet::new().block_on(&runtime, runtime::Runtime::connect(&socket))?;
+    Ok(format!("{} {}", found.name(), found.version()))
 }
 
 /// Starts the thread; it ends when nobody can ask any more, or `tell` answers `false`.

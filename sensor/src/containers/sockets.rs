@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// Where they listen by default, below the host's root: containerd, CRI-O, k3s and RKE2, k0s, MicroK8s, Docker through
-/// cri-dockerd.
-const WELL_KNOWN: [&str; 6] = [
+/// cri-dockerd, Docker and Podman themselves.
+const WELL_KNOWN: [&str; 8] = [
     "run/containerd/containerd.sock",
     "run/crio/crio.sock",
     "run/k3s/containerd/containerd.sock",
     "run/k0s/containerd.sock",
     "var/snap/microk8s/common/run/containerd.sock",
     "run/cri-dockerd.sock",
+    "run/docker.sock",
+    "run/podman/podman.sock",
 ];
 
 /// One socket to ask.
@@ -20,6 +22,13 @@ pub struct Socket {
     pub path: PathBuf,
     /// The user named it: it is an error when nobody listens.
     pub named: bool,
+}
+
+impl Socket {
+    /// Whether Docker's API is spoken there, and not CRI: by the name, which is the same everywhere.
+    pub fn speaks_docker(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name == "docker.sock" || name == "podman.sock")
+    }
 }
 
 /// The sockets that the user named, or else the well-known ones below the host's root, whether they exist or not.
@@ -50,6 +59,13 @@ mod tests {
         assert_eq!(parse("/run/crio/crio.sock"), Ok("/run/crio/crio.sock".into()));
         assert!(parse("tcp://127.0.0.1:80").is_err());
         assert!(parse("unix://run/crio.sock").is_err());
+    }
+
+    #[test]
+    fn dockers_api_is_known_by_the_name_of_the_socket() {
+        let speaks = |path: &str| Socket { path: path.into(), named: true }.speaks_docker();
+        assert!(speaks("/run/docker.sock") && speaks("/run/user/1000/podman/podman.sock"));
+        assert!(!speaks("/run/cri-dockerd.sock") && !speaks("/run/containerd/containerd.sock"));
     }
 
     #[test]

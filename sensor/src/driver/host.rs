@@ -49,11 +49,12 @@ impl Host {
         Ok(Self { release, offsets, cgroups })
     }
 
-    /// Whether the kernel can read the current task through a typed pointer: Linux 5.11.
+    /// Whether the current task is read through a typed pointer. The helper is there since Linux 5.11, but older verifiers
+    /// lose the value of an offset that the compiler puts on the stack, and refuse the sum (seen with 6.1; 6.12 takes it).
     pub fn typed_current(&self) -> bool {
         let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        version >= (5, 11)
+        version >= (6, 12)
     }
 
     /// Whether 32-bit system calls can be told apart.
@@ -68,7 +69,7 @@ impl Host {
             Feature {
                 name: "typed task access",
                 present: self.typed_current(),
-                note: "Linux 5.11; older kernels use slower reads".to_owned(),
+                note: "Linux 6.12; older kernels use slower reads".to_owned(),
             },
             Feature {
                 name: "32-bit system calls",

@@ -187,7 +187,7 @@ impl Driver {
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &host.offsets.values, true)
             .override_global("SETTINGS", &settings, true)
-            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .verifier_log_level(VerifierLogLevel::VERBOSE)
             .load(object)
             .map_err(object_error)?;
         let (rings, consumer_rings) = rings(&mut ebpf, options)?;

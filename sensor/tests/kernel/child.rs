@@ -9,7 +9,7 @@ use std::{
     fs, io,
     os::{
         fd::{FromRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{fs::MetadataExt, process::CommandExt},
     },
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -430,5 +430,8 @@ pub fn device_and_inode(fd: i64) -> (u32, u64) {
     let (major, minor) = device.split_once(':').expect("MAJOR:MINOR");
     let number = |text: &str| text.parse::<u32>().expect("a number");
     let device = libc::makedev(number(major), number(minor));
-    (u32::try_from(device).expect("small numbers"), value("ino:").parse().expect("a number"))
+    // fdinfo has the inode since Linux 5.14.
+    let shown = info.lines().find_map(|line| line.strip_prefix("ino:")?.trim().parse().ok());
+    let stat = || fs::metadata(format!("/proc/self/fd/{fd}")).expect("an open descriptor").ino();
+    (u32::try_from(device).expect("small numbers"), shown.unwrap_or_else(stat))
 }

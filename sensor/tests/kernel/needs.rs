@@ -70,7 +70,8 @@ fn no_tracing() -> Option<String> {
     }
     let doctor = Command::new(GYRFALCON).arg("doctor").output().expect("the sensor was built with this test");
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    let refused = said.lines().rfind(|line| line.starts_with("no ")).unwrap_or("doctor found no way to trace");
+    let refused = said.lines().find(|line| line.starts_with("no   BTF") || line.starts_with("no   kernel programs"));
+    let refused = refused.unwrap_or("doctor found no way to trace");
     (!doctor.status.success()).then(|| refused.trim_start_matches("no ").trim().to_owned())
 }
 
