@@ -73,7 +73,9 @@ impl Early {
 #[inline(always)]
 pub fn all_urgent(kind: u16) -> bool {
     // SAFETY: as in `of`.
-    FILTERS.get_ptr(u32::from(kind)).is_some_and(|filter| unsafe { ptr::read_volatile(&raw const (*filter).urgent) } != 0)
+    FILTERS
+        .get_ptr(u32::from(kind))
+        .is_some_and(|filter| unsafe { ptr::read_volatile(&raw const (*filter).urgent) } != 0)
 }
 
 /// The filter of a record kind, if there is one.

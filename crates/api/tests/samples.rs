@@ -9,8 +9,8 @@ use gyrfalcon_api::{
 
 fn files(folder: &str) -> Vec<ManifestFile> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config").join(folder);
-    let mut paths: Vec<_> =
-        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<_> = entries.filter(|path| path.is_file()).collect();
     paths.sort();
     let read = |path: &Path| {
         let text = fs::read_to_string(path).expect("a text");
@@ -34,7 +34,8 @@ fn every_kind_has_a_sample() {
 
 #[test]
 fn our_rules_are_rules_of_the_cluster() {
-    for manifest in files("rules").iter().flat_map(|file| &file.manifests) {
+    let ours = ["rules", "rules/audit"].map(files);
+    for manifest in ours.iter().flatten().flat_map(|file| &file.manifests) {
         assert_eq!(manifest.id().kind, Kind::ClusterFalcoRule);
         let Spec::Rules(spec) = manifest.resource.spec() else { panic!("{} has no rules", manifest.id()) };
         assert!(!falco::rules_texts(&manifest.id(), spec).is_empty());

@@ -191,9 +191,12 @@ impl Judge {
 struct Blind {
     /// Rules whose conditions need more than metadata.
     rules: Vec<Rule>,
-    /// By level, resource and part, verb, stage: indices of the blind rules.
-    known: HashMap<(Option<Level>, Box<str>), Box<[usize]>>,
+    /// Indices of the blind rules, by kind of request.
+    known: HashMap<RequestKind, Box<[usize]>>,
 }
+
+/// Level; resource and part, verb, stage.
+type RequestKind = (Option<Level>, Box<str>);
 
 struct Rule {
     name: Box<str>,
