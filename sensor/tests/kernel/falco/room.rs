@@ -116,7 +116,10 @@ impl Room {
         let path = harness::write(&folder, "plan.json", &plan.to_string());
         let name = plan["chain"][0]["name"].as_str().ok_or("a chain begins with a name")?;
         let link = folder.join(name);
-        symlink(&self.program, &link).map_err(|error| error.to_string())?;
+        // The same program may have been here before under this mark.
+        if !link.is_symlink() {
+            symlink(&self.program, &link).map_err(|error| error.to_string())?;
+        }
         let mut command = Command::new(link);
         std::os::unix::process::CommandExt::arg0(&mut command, name);
         child::dies_with_parent(&mut command);
