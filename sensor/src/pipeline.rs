@@ -25,6 +25,7 @@ use event::{
 use recording::Frame;
 use rules::alert::Alert;
 use sinks::Fanout;
+use tokio::sync::oneshot;
 
 use self::core::Core;
 use crate::{
@@ -84,8 +85,8 @@ pub enum Input {
     Users(Box<Users>),
     /// Names of users and groups in the container that a cgroup is of.
     ContainerUsers(u64, Box<Users>),
-    /// What the cluster says about pods and namespaces.
-    Cluster(Box<ClusterChange>),
+    /// What the cluster says about pods and namespaces; dropping the other part tells who sent it that there is room for more.
+    Cluster(Box<ClusterChange>, oneshot::Sender<()>),
     /// Unix time of the zero of the boot clock, in nanoseconds: the wall clock was set.
     Clock(u64),
     /// What the sensor has to say about itself.
@@ -223,7 +224,7 @@ impl Pipeline {
                 Ok(Input::Living(seeds, seen)) => core.reconcile(&seeds, seen),
                 Ok(Input::Cgroup(cgroup, path)) => core.cgroup(cgroup, path.as_deref(), boot_time_ns()),
                 Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
-                Ok(Input::Cluster(change)) => core.state.change_cluster(*change),
+                Ok(Input::Cluster(change, _taken)) => core.state.change_cluster(*change),
                 Ok(Input::Users(users)) => core.users(users),
                 Ok(Input::ContainerUsers(cgroup, users)) => core.state.set_container_users(cgroup, *users),
                 Ok(Input::Alert(alert)) => core.say(*alert),

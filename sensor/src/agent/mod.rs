@@ -34,7 +34,11 @@ use std::{
 use ::link::proto;
 use rules::load::Options;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    sync::{oneshot, watch},
+};
 use tracing::{error, info, warn};
 
 use self::{
@@ -310,8 +314,10 @@ impl Receive for Inbox {
         self.compiler.facts(facts);
     }
 
-    fn pod_facts(&self, facts: proto::PodFacts) {
-        self.event_loop.tell(Input::Cluster(Box::new(facts::cluster_change(facts))));
+    fn pod_facts(&self, facts: proto::PodFacts) -> oneshot::Receiver<()> {
+        let (done, taken) = oneshot::channel();
+        self.event_loop.tell(Input::Cluster(Box::new(facts::cluster_change(facts)), done));
+        taken
     }
 }
 

@@ -142,8 +142,10 @@ impl Receive for Inbox {
         self.compiler.facts(facts);
     }
 
-    fn pod_facts(&self, facts: proto::PodFacts) {
+    fn pod_facts(&self, facts: proto::PodFacts) -> tokio::sync::oneshot::Receiver<()> {
         self.queue.give(Work::Cluster(Box::new(facts::cluster_change(facts))));
+        // There is nothing to wait for.
+        tokio::sync::oneshot::channel().1
     }
 }
 

@@ -7,6 +7,13 @@ use hashbrown::HashMap;
 
 use super::PodFacts;
 
+/// Most bytes of pods and namespaces together: more than 8,000 namespaces and 1,000 pods with labels of usual length.
+const BYTES: usize = 16 << 20;
+
+/// What an entry costs beyond its texts, and a text beyond its bytes, in bytes, roughly.
+const ENTRY: usize = 256;
+const TEXT: usize = 24;
+
 /// A name and its value, as labels have them.
 pub type Labels = Vec<(Box<str>, Box<str>)>;
 
@@ -27,6 +34,29 @@ pub struct Pod {
     pub config_hash: Box<str>,
     /// Its address.
     pub ip: Box<str>,
+}
+
+impl Pod {
+    fn bytes(&self) -> usize {
+        let texts = [&self.uid, &self.namespace, &self.name, &self.config_hash, &self.ip];
+        let owners = self.owners.iter().flat_map(|owner| [&owner.kind, &owner.name]);
+        texts.into_iter().chain(owners).map(text).sum::<usize>() + labels(&self.labels) + ENTRY
+    }
+}
+
+impl Namespace {
+    fn bytes(&self) -> usize {
+        text(&self.name) + labels(&self.labels) + ENTRY
+    }
+}
+
+#[expect(clippy::borrowed_box, reason = "it is mapped over boxes")]
+fn text(text: &Box<str>) -> usize {
+    text.len() + TEXT
+}
+
+fn labels(labels: &Labels) -> usize {
+    labels.iter().map(|(name, value)| text(name) + text(value)).sum()
 }
 
 /// An owner of a pod.
@@ -74,6 +104,9 @@ pub struct ClusterChange {
 pub(crate) struct Cluster {
     /// Most pods, and most namespaces.
     limit: usize,
+    /// Most bytes of all of them, and how many there are.
+    limit_bytes: usize,
+    bytes: usize,
     pods: HashMap<Box<str>, Arc<Pod>>,
     /// Static pods by what the runtime takes for their uid.
     by_hash: HashMap<Box<str>, Arc<Pod>>,
@@ -82,7 +115,14 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub fn new(limit: usize) -> Self {
-        Self { limit, pods: HashMap::new(), by_hash: HashMap::new(), namespaces: HashMap::new() }
+        Self {
+            limit,
+            limit_bytes: BYTES,
+            bytes: 0,
+            pods: HashMap::new(),
+            by_hash: HashMap::new(),
+            namespaces: HashMap::new(),
+        }
     }
 
     /// Takes over a change; how many pods and namespaces found no room.
@@ -91,20 +131,23 @@ impl Cluster {
             self.pods.clear();
             self.by_hash.clear();
             self.namespaces.clear();
+            self.bytes = 0;
         }
         for uid in &change.pods_gone {
             self.forget(uid);
         }
         for name in &change.namespaces_gone {
-            self.namespaces.remove(name);
+            self.forget_namespace(name);
         }
         let mut left = 0;
         for pod in change.pods {
             self.forget(&pod.uid);
-            if self.pods.len() >= self.limit {
+            let bytes = pod.bytes();
+            if self.pods.len() >= self.limit || self.bytes + bytes > self.limit_bytes {
                 left += 1;
                 continue;
             }
+            self.bytes += bytes;
             let pod = Arc::new(pod);
             if !pod.config_hash.is_empty() {
                 self.by_hash.insert(pod.config_hash.clone(), Arc::clone(&pod));
@@ -112,21 +155,30 @@ impl Cluster {
             self.pods.insert(pod.uid.clone(), pod);
         }
         for namespace in change.namespaces {
-            if self.namespaces.len() >= self.limit && !self.namespaces.contains_key(&namespace.name) {
+            self.forget_namespace(&namespace.name);
+            let bytes = namespace.bytes();
+            if self.namespaces.len() >= self.limit || self.bytes + bytes > self.limit_bytes {
                 left += 1;
                 continue;
             }
+            self.bytes += bytes;
             self.namespaces.insert(namespace.name.clone(), namespace);
         }
         left
     }
 
     fn forget(&mut self, uid: &str) {
+        let Some(pod) = self.pods.remove(uid) else { return };
+        self.bytes -= pod.bytes();
         // A static pod that was replaced may have the same hash: only its own entry goes.
-        if let Some(pod) = self.pods.remove(uid)
-            && self.by_hash.get(&pod.config_hash).is_some_and(|other| other.uid == pod.uid)
-        {
+        if self.by_hash.get(&pod.config_hash).is_some_and(|other| other.uid == pod.uid) {
             self.by_hash.remove(&pod.config_hash);
+        }
+    }
+
+    fn forget_namespace(&mut self, name: &str) {
+        if let Some(namespace) = self.namespaces.remove(name) {
+            self.bytes -= namespace.bytes();
         }
     }
 
@@ -163,6 +215,25 @@ mod tests {
         cluster.change(ClusterChange { pods: vec![pod("c", "hash")], ..ClusterChange::default() });
         cluster.change(ClusterChange { pods_gone: vec!["b".into()], ..ClusterChange::default() });
         assert_eq!(cluster.pod(&facts("hash")).map(|pod| &*pod.uid), Some("c"));
+    }
+
+    #[test]
+    fn texts_of_any_length_take_no_more_room_than_there_is() {
+        let mut cluster = Cluster { limit_bytes: 10_000, ..Cluster::new(100) };
+        let labels = vec![("name".into(), "x".repeat(1000).into())];
+        let named = |name: String| Pod { labels: labels.clone(), ..pod(&name, "") };
+        for round in 0..5 {
+            let pods = (0..20).map(|number| named(format!("{round}-{number}"))).collect();
+            let namespaces =
+                (0..20).map(|number| Namespace { name: format!("{number}").into(), labels: labels.clone() });
+            let change = ClusterChange { pods, namespaces: namespaces.collect(), ..ClusterChange::default() };
+            assert!(cluster.change(change) > 20, "round {round}");
+            assert!(cluster.bytes <= 10_000, "round {round}");
+        }
+        let uids: Vec<_> = cluster.pods.keys().cloned().collect();
+        let names: Vec<_> = cluster.namespaces.keys().cloned().collect();
+        cluster.change(ClusterChange { pods_gone: uids, namespaces_gone: names, ..ClusterChange::default() });
+        assert_eq!(cluster.bytes, 0);
     }
 
     #[test]

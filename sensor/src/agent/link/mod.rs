@@ -22,7 +22,7 @@ use std::{
 };
 
 use ::link::{LEADER_HINT, proto};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
@@ -37,8 +37,8 @@ pub trait Receive: Send + Sync + 'static {
     fn bundle(&self, bundle: Verified);
     /// About this node.
     fn node_facts(&self, facts: proto::NodeFacts);
-    /// About its pods.
-    fn pod_facts(&self, facts: proto::PodFacts);
+    /// About its pods. Nothing more is read before the receiver is resolved, so that not more than one message waits.
+    fn pod_facts(&self, facts: proto::PodFacts) -> oneshot::Receiver<()>;
 }
 
 /// What there is to say about bundles: the last word on each matter.

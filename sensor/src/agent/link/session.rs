@@ -133,7 +133,10 @@ async fn take(parts: &Parts, shared: &Shared, mut incoming: Streaming<ToSensor>)
                 Err(refused) => refuse(parts, refused),
             },
             Some(to_sensor::Message::NodeFacts(facts)) => parts.receive.node_facts(facts),
-            Some(to_sensor::Message::PodFacts(facts)) => parts.receive.pod_facts(facts),
+            Some(to_sensor::Message::PodFacts(facts)) => {
+                // Dropped or sent: either way it is done with.
+                let _ = parts.receive.pod_facts(facts).await;
+            }
             // Once is enough; and what a newer operator says beyond our protocol is nothing to us.
             Some(to_sensor::Message::Welcome(_)) | None => {}
         }

@@ -41,8 +41,9 @@ impl Receive for mpsc::SyncSender<Got> {
         let _ = self.send(Got::Node(facts));
     }
 
-    fn pod_facts(&self, facts: proto::PodFacts) {
+    fn pod_facts(&self, facts: proto::PodFacts) -> oneshot::Receiver<()> {
         let _ = self.send(Got::Pods(facts));
+        oneshot::channel().1
     }
 }
 
