@@ -30,7 +30,10 @@ use crate::{
     leader::{Election, Leadership},
     metrics::Metrics,
     outbox::Outbox,
-    rules::{keep::Keep, review::Reviewer},
+    rules::{
+        keep::Keep,
+        review::{self, Reviewer},
+    },
     sensors::{auth::Gate, intake::Intake, server},
     sinks::SinkSet,
     tls::{self, Certificates, store::Store},
@@ -97,7 +100,8 @@ pub async fn run(args: Run) -> Result<(), Box<dyn Error>> {
     let (judged_tx, judged) = watch::channel(None);
     if !args.no_webhook {
         let listener = TcpListener::bind(args.webhook_listen).await?;
-        let router = webhook::router(Arc::new(Reviewer::new(cluster.clone(), judged.clone())));
+        let kept = review::kept(Keep::new(&client, &args.namespace), tokio::runtime::Handle::current());
+        let router = webhook::router(Arc::new(Reviewer::new(cluster.clone(), judged.clone(), kept)));
         let config = certificates.server_config(&[b"h2", b"http/1.1"])?;
         tokio::spawn(tls::serve::http(listener, config, API_SERVERS, router));
     }

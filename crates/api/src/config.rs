@@ -317,6 +317,10 @@ pub struct Quotas {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub per_namespace_resources: Option<u32>,
+    /// AlertSinks in one namespace. Those that were created last are refused first. Default: 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub per_namespace_sinks: Option<u32>,
 }
 
 impl Quotas {
@@ -328,6 +332,11 @@ impl Quotas {
     /// FalcoRules of one namespace, with the default.
     pub fn per_namespace_resources(&self) -> u32 {
         self.per_namespace_resources.unwrap_or(50)
+    }
+
+    /// AlertSinks of one namespace, with the default.
+    pub fn per_namespace_sinks(&self) -> u32 {
+        self.per_namespace_sinks.unwrap_or(10)
     }
 }
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     item::{ExceptionSpec, ListSpec, MacroSpec, Override, RuleItem, RuleSpec},
     status::{
-        FalcoRuleStatus, Hits, NodeCounts, NodeFailure, RolloutPhase, RolloutStatus, RuleProblem, RuleSummary,
-        TestFailure, TestSummary, TopRule,
+        FalcoRuleStatus, Hits, NodeCounts, NodeFailure, RolloutPhase, RolloutStatus, RuleOverride, RuleProblem,
+        RuleSummary, TestFailure, TestSummary, TopRule,
     },
     tuning::{
         ConfigMapRef, ContainerSelector, Expectation, Rollback, Rollout, RuleEvents, RuleException, RuleTest, Strategy,

@@ -6,8 +6,8 @@ use gyrfalcon_api::{
     manifest,
     node::{NodeState, SensorNodeStatus, UnitHits},
     rule::{
-        FalcoRuleStatus, Hits, NodeCounts, NodeFailure, RolloutPhase, RolloutStatus, RuleProblem, RuleSummary,
-        TestFailure, TestSummary, TopRule,
+        FalcoRuleStatus, Hits, NodeCounts, NodeFailure, RolloutPhase, RolloutStatus, RuleOverride, RuleProblem,
+        RuleSummary, TestFailure, TestSummary, TopRule,
     },
     sink::{AlertSinkStatus, QueueStatus, SinkFailure, SinkTotals},
 };
@@ -62,7 +62,10 @@ fn of_rules() {
         line: 1,
         column: 21,
     };
+    let other = RuleOverride { rule: "curl".into(), resource: "ClusterFalcoRule/core".into() };
     let status = FalcoRuleStatus {
+        overrides: vec![other.clone()],
+        overridden_by: vec![other],
         observed_generation: Some(4),
         serving_generation: Some(3),
         conditions: vec![condition(ConditionType::Ready, Reason::AllNodesLoaded)],

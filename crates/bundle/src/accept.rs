@@ -6,6 +6,7 @@
 
 mod claims;
 mod judge;
+mod overrides;
 
 use std::collections::BTreeMap;
 
@@ -81,6 +82,17 @@ pub struct Verdict {
     pub audit: bool,
     /// What its tests came to.
     pub trial: Trial,
+    /// Whose rules it changes, and who changes its own.
+    pub overrides: Overrides,
+}
+
+/// Rules that one resource defines and another one changes: each with the other resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Rules of others that it changes, in order of name.
+    pub overrides: Vec<(String, String)>,
+    /// Its rules that others change, in load order of those.
+    pub overridden_by: Vec<(String, String)>,
 }
 
 /// Whether a resource is in the bundle.

@@ -256,3 +256,37 @@ fn a_unit_of_a_newer_operator_is_left_out() {
     );
     assert_eq!(matches(&node, "k8s.ns.name=shop"), ["FalcoRule/shop/curl: curl"]);
 }
+
+#[test]
+fn who_changes_a_rule_and_whose_it_is_are_told_of_each_other() {
+    let change = "order: 600\ndisable: [Shell]\nrules: |
+  - rule: Other
+    enabled: false
+    override: {enabled: replace}
+";
+    let accepted = judge(&[
+        resource("core", MACROS),
+        resource("more", &rule("Other", "spawned")),
+        resource("redefines", &format!("order: 550\n{}", rule("Other", "spawned and proc.name = a"))),
+        resource("zz", change),
+        resource("shop/curl", &rule("Shell", "spawned")),
+    ]);
+    let told: Vec<_> = accepted
+        .verdicts
+        .iter()
+        .map(|(id, verdict)| {
+            let pairs = |pairs: &[(String, String)]| {
+                pairs.iter().map(|(rule, of)| format!("{rule}/{of}")).collect::<Vec<_>>().join(" ")
+            };
+            let of = &verdict.overrides;
+            format!("{id} changes [{}], is changed [{}]", pairs(&of.overrides), pairs(&of.overridden_by))
+        })
+        .collect();
+    expect![[r#"
+        FalcoRule/shop/curl changes [], is changed []
+        ClusterFalcoRule/core changes [], is changed [Shell/ClusterFalcoRule/zz]
+        ClusterFalcoRule/more changes [], is changed [Other/ClusterFalcoRule/redefines]
+        ClusterFalcoRule/redefines changes [Other/ClusterFalcoRule/more], is changed [Other/ClusterFalcoRule/zz]
+        ClusterFalcoRule/zz changes [Other/ClusterFalcoRule/redefines Shell/ClusterFalcoRule/core], is changed []"#]]
+    .assert_eq(&told.join("\n"));
+}

@@ -37,8 +37,8 @@ pub const LEADER_HINT: &str = "gyrfalcon-leader";
 /// Largest message in bytes, either way. Bundles travel in chunks of [`CHUNK_BYTES`].
 pub const MESSAGE_BYTES: usize = 4 << 20;
 
-/// Bytes of a bundle in one message.
-pub const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a bundle in one message: a thousand slow sensors have one in memory each.
+pub const CHUNK_BYTES: usize = 64 << 10;
 
 /// Largest bundle in bytes.
 pub const BUNDLE_BYTES: u64 = 64 << 20;

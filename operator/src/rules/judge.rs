@@ -62,6 +62,7 @@ pub fn judgement(verdict: &Verdict) -> Judgement {
         errors: status(&verdict.errors),
         warnings: status(&verdict.warnings),
         summary: Some(verdict.summary.clone()),
+        overrides: verdict.overrides.clone(),
         tests: Some(verdict.trial.to_status()).filter(|tests| tests.passed + tests.failed > 0),
         audit: verdict.audit,
     }

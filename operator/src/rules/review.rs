@@ -1,6 +1,6 @@
 //! What the webhook says about resources: the same judgement that their status will have.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::{
     Kind, Resource,
@@ -11,10 +11,12 @@ use bundle::{Bundle, ConfigMap, Limits, Problem, Settings};
 use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
+use tracing::debug;
 
 use super::{
     judge::Judged,
+    keep::Keep,
     observe::{self, RuleResource},
 };
 use crate::{
@@ -26,12 +28,44 @@ use crate::{
 pub struct Reviewer {
     cluster: Cluster,
     judged: watch::Receiver<Option<Judged>>,
+    kept: Kept,
+}
+
+/// Gives the bundle that the leader keeps in the cluster. May block for a while.
+pub type Kept = Box<dyn Fn() -> Option<Bundle> + Send + Sync>;
+
+/// How long the API server may take to give it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The bundle in the cluster; to be called on a thread that may block, while this runtime lives.
+pub fn kept(keep: Keep, runtime: Handle) -> Kept {
+    Box::new(move || {
+        let loaded = runtime.block_on(tokio::time::timeout(PATIENCE, keep.load()));
+        match loaded {
+            Ok(Ok(bytes)) => bytes.and_then(|bytes| Bundle::read(&bytes, &Bundle::hash(&bytes)).ok()),
+            Ok(Err(error)) => {
+                debug!(error = %link::chain(&error), "cannot read the bundle that the leader keeps");
+                None
+            }
+            Err(_) => {
+                debug!("cannot read the bundle that the leader keeps in time");
+                None
+            }
+        }
+    })
 }
 
 impl Reviewer {
-    /// Judges among the resources of this cluster.
-    pub fn new(cluster: Cluster, judged: watch::Receiver<Option<Judged>>) -> Self {
-        Self { cluster, judged }
+    /// Judges among the resources of this cluster. `judged` has the leader's judgement in its own process; `kept` is asked
+    /// where there is none.
+    pub fn new(cluster: Cluster, judged: watch::Receiver<Option<Judged>>, kept: Kept) -> Self {
+        Self { cluster, judged, kept }
+    }
+
+    /// The last good versions: what the leader's judgement begins with.
+    fn previous(&self) -> Arc<Bundle> {
+        let judged = self.judged.borrow().as_ref().map(|judged| Arc::clone(&judged.bundle));
+        judged.unwrap_or_else(|| Arc::new((self.kept)().unwrap_or_default()))
     }
 
     fn rule(&self, rule: &RuleResource, object: &DynamicObject) -> Opinion {
@@ -46,11 +80,8 @@ impl Reviewer {
         let unknown = text.is_none();
         candidates.push(rule.candidate(text.unwrap_or_else(unread), None));
         let config = self.cluster.configuration();
-        // Without a judgement (this replica follows) there are no last good versions: mistakes of others count as such.
-        let previous = self.judged.borrow().as_ref().map(|judged| Arc::clone(&judged.bundle));
-        let none = Bundle::default();
-        let previous = previous.as_deref().unwrap_or(&none);
-        let accepted = bundle::accept(&candidates, previous, &Settings::of(&config), &Limits::of(&config));
+        let previous = self.previous();
+        let accepted = bundle::accept(&candidates, &previous, &Settings::of(&config), &Limits::of(&config));
         let Some(verdict) = accepted.verdicts.get(&id) else { return Opinion::default() };
         let show = |problem: &Problem| show(problem, object);
         let warnings = verdict.warnings.iter().map(show).collect();

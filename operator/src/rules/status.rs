@@ -3,10 +3,11 @@
 use api::{
     condition::{ConditionStatus, ConditionType, Reason},
     rule::{
-        FalcoRuleSpec, FalcoRuleStatus, Hits, Mode, NodeCounts, NodeFailure, RolloutPhase, RolloutStatus, RuleProblem,
-        RuleSummary, TestSummary, TopRule,
+        FalcoRuleSpec, FalcoRuleStatus, Hits, Mode, NodeCounts, NodeFailure, RolloutPhase, RolloutStatus, RuleOverride,
+        RuleProblem, RuleSummary, TestSummary, TopRule,
     },
 };
+use bundle::accept::Overrides;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
@@ -30,6 +31,8 @@ pub struct Judgement {
     pub warnings: Vec<RuleProblem>,
     /// What the resource contains.
     pub summary: Option<RuleSummary>,
+    /// Whose rules it changes, and who changes its own.
+    pub overrides: Overrides,
     /// What its tests came to; none when it has none or they were not run.
     pub tests: Option<TestSummary>,
     /// Whether it has rules on the audit log.
@@ -75,6 +78,8 @@ pub fn plan(seen: &Seen<'_>) -> (FalcoRuleStatus, Urgency) {
         summary: judgement.summary.clone(),
         errors: judgement.errors.iter().take(FalcoRuleStatus::MAX_PROBLEMS).cloned().collect(),
         warnings: judgement.warnings.iter().take(FalcoRuleStatus::MAX_PROBLEMS).cloned().collect(),
+        overrides: overrides(&judgement.overrides.overrides),
+        overridden_by: overrides(&judgement.overrides.overridden_by),
         tests: judgement.tests.clone(),
         ..FalcoRuleStatus::default()
     };
@@ -95,6 +100,11 @@ pub fn plan(seen: &Seen<'_>) -> (FalcoRuleStatus, Urgency) {
     hits(seen, &mut status);
     let urgency = urgency(seen.before, &status);
     (status, urgency)
+}
+
+fn overrides(pairs: &[(String, String)]) -> Vec<RuleOverride> {
+    let pairs = pairs.iter().take(FalcoRuleStatus::MAX_OVERRIDES);
+    pairs.map(|(rule, resource)| RuleOverride { rule: cut(rule, 256), resource: cut(resource, 512) }).collect()
 }
 
 fn failures(load: &Load) -> Vec<NodeFailure> {

@@ -56,6 +56,8 @@ pub struct Observed {
     pub id: ResourceId,
     /// `metadata.uid`.
     pub uid: Arc<str>,
+    /// `metadata.creationTimestamp`, Unix time in seconds.
+    pub created: i64,
     /// `metadata.generation`.
     pub generation: i64,
     /// What is wanted.
@@ -64,6 +66,8 @@ pub struct Observed {
     pub test: Option<String>,
     /// What its status says.
     pub status: Option<AlertSinkStatus>,
+    /// Why it is not to be used, whatever its spec says: then it has neither queue nor thread.
+    pub refused: Option<Problem>,
 }
 
 /// What holds for all sinks.
@@ -124,6 +128,8 @@ struct Inner {
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
     lanes: RwLock<Arc<BTreeMap<ResourceId, Arc<Lane>>>>,
+    /// What is said about sinks that are not used.
+    refused: RwLock<BTreeMap<ResourceId, SinkStatusView>>,
     applied: watch::Sender<bool>,
 }
 
@@ -170,6 +176,7 @@ impl SinkSet {
             settings,
             changing: tokio::sync::Mutex::default(),
             lanes: RwLock::default(),
+            refused: RwLock::default(),
             applied: watch::Sender::new(false),
         });
         tokio::spawn(refresh(Arc::downgrade(&inner)));
@@ -181,6 +188,9 @@ impl SinkSet {
     pub async fn apply(&self, observed: Vec<Observed>, leading: bool) -> Result<(), OutboxError> {
         let _changing = self.0.changing.lock().await;
         let before = self.0.lanes();
+        let (refused, observed): (Vec<_>, Vec<_>) = observed.into_iter().partition(|sink| sink.refused.is_some());
+        let refused = refused.into_iter().map(|sink| (sink.id.clone(), refused_view(&sink))).collect();
+        *self.0.refused.write().unwrap_or_else(PoisonError::into_inner) = refused;
         let prepared = join_all(observed.iter().map(|sink| self.0.prepare(sink, before.get(&sink.id)))).await;
         let mut desks = Vec::new();
         let mut registrations = Vec::new();
@@ -236,7 +246,9 @@ impl SinkSet {
 
     /// How a sink does; none for one that was not applied.
     pub fn view(&self, id: &ResourceId) -> Option<SinkStatusView> {
-        let lane = Arc::clone(self.0.lanes().get(id)?);
+        let Some(lane) = self.0.lanes().get(id).map(Arc::clone) else {
+            return self.0.refused.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        };
         let queue = self.0.outbox.view(lane.number)?;
         let health = lane.desk.health();
         let oldest_ms = match queue.depth {
@@ -381,6 +393,23 @@ fn due(prepared: &Prepared, fetched: Instant) -> Instant {
     }
 }
 
+/// How a sink does that is not used. What it had counted stays.
+fn refused_view(sink: &Observed) -> SinkStatusView {
+    SinkStatusView {
+        generation: sink.generation,
+        kind: SinkType::of(&sink.spec),
+        problem: sink.refused.clone(),
+        suspended: sink.spec.suspended(),
+        flow: Flow::Idle,
+        last_delivered_ms: None,
+        last_failure: None,
+        counters: told(sink),
+        depth: 0,
+        oldest_ms: None,
+        test: None,
+    }
+}
+
 /// Which alerts a sink gets does not depend on its secrets: they wait while those are missing.
 fn route(sink: &Observed) -> Route {
     let route = Route::new(sink.spec.match_.as_ref());
@@ -392,19 +421,24 @@ fn route(sink: &Observed) -> Route {
 
 fn registration(sink: &Observed, desk: &Arc<Desk>) -> Registration {
     let queue = ::sinks::queue::QueueConfig::new(sink.spec.queue.as_ref());
-    let told = sink.status.as_ref().and_then(|status| status.counters.clone()).unwrap_or_default();
-    let count = |count: i64| u64::try_from(count).unwrap_or_default();
     Registration {
         uid: Arc::clone(&sink.uid),
         limits: Limits { capacity: queue.capacity as u64, overflow: queue.overflow },
-        at_least: Counters {
-            sent: count(told.sent),
-            failed: count(told.failed),
-            retried: count(told.retried),
-            dropped: count(told.dropped),
-            filtered: count(told.filtered),
-        },
+        at_least: told(sink),
         bell: Arc::clone(&desk.bell),
+    }
+}
+
+/// What its status says that it had counted.
+fn told(sink: &Observed) -> Counters {
+    let told = sink.status.as_ref().and_then(|status| status.counters.clone()).unwrap_or_default();
+    let count = |count: i64| u64::try_from(count).unwrap_or_default();
+    Counters {
+        sent: count(told.sent),
+        failed: count(told.failed),
+        retried: count(told.retried),
+        dropped: count(told.dropped),
+        filtered: count(told.filtered),
     }
 }
 

@@ -154,7 +154,16 @@ fn observed(id: ResourceId, spec: &str) -> Observed {
     let file = api::manifest::read(&manifest);
     assert_eq!(file.problems, []);
     let api::Spec::Sink(spec) = file.manifests[0].resource.spec() else { panic!("not a sink") };
-    Observed { uid: format!("uid of {id}").into(), id, generation: 1, spec: spec.clone(), test: None, status: None }
+    Observed {
+        uid: format!("uid of {id}").into(),
+        created: 0,
+        id,
+        generation: 1,
+        spec: spec.clone(),
+        test: None,
+        status: None,
+        refused: None,
+    }
 }
 
 fn alert(rule: &str, seq: u64, namespace: Option<&str>) -> Envelope {

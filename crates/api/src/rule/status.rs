@@ -40,6 +40,16 @@ pub struct FalcoRuleStatus {
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub warnings: Vec<RuleProblem>,
+    /// Rules of other resources that this one redefines, changes or disables; the first 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub overrides: Vec<RuleOverride>,
+    /// Rules of this resource that others redefine, change or disable; the first 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub overridden_by: Vec<RuleOverride>,
     /// How many nodes run the rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCounts>,
@@ -78,6 +88,8 @@ pub struct FalcoRuleStatus {
 impl FalcoRuleStatus {
     /// How many errors are kept, and how many warnings.
     pub const MAX_PROBLEMS: usize = 20;
+    /// How many overrides are kept, either way.
+    pub const MAX_OVERRIDES: usize = 20;
     /// How many reasons of failing nodes are kept.
     pub const MAX_NODE_FAILURES: usize = 5;
     /// How many of the most frequent rules are kept.
@@ -122,6 +134,17 @@ pub struct RuleProblem {
     pub line: u32,
     /// Column in that line, from 1.
     pub column: u32,
+}
+
+/// A rule that one resource defines and another one changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RuleOverride {
+    /// Name of the rule.
+    #[schemars(length(max = 256))]
+    pub rule: String,
+    /// The other resource, for example `ClusterFalcoRule/core` or `FalcoRule/shop/no-curl`.
+    #[schemars(length(max = 512))]
+    pub resource: String,
 }
 
 /// How many nodes run the rules.

@@ -14,7 +14,7 @@ use api::{
 use event::fields::EventSource;
 use rules::load::{Options, Outline};
 
-use super::{Accepted, Candidate, ConfigMap, Outcome, Verdict, claims};
+use super::{Accepted, Candidate, ConfigMap, Outcome, Overrides, Verdict, claims, overrides::overrides};
 use crate::{
     Assembly, Bundle, Limits, Problem, Settings, Staged, Unit,
     trial::{self, Trial},
@@ -59,6 +59,7 @@ impl<'a> Version<'a> {
         if bytes <= limits.resource_bytes {
             for part in texts.iter().map(|text| Outline::of(&text.text)) {
                 outline.rules.extend(part.rules);
+                outline.changes.extend(part.changes);
                 outline.macros += part.macros;
                 outline.lists += part.lists;
             }
@@ -199,7 +200,7 @@ impl<'a> Entry<'a> {
         Some(Staged { percent, previous_generation, previous })
     }
 
-    fn verdict(&self, Running { enabled, audit }: Running) -> Verdict {
+    fn verdict(&self, Running { enabled, audit }: Running, overrides: Overrides) -> Verdict {
         let candidate = self.candidate;
         let outcome = match (self.errors.first(), candidate.spec.suspended()) {
             (_, true) => Outcome::Suspended,
@@ -211,7 +212,7 @@ impl<'a> Entry<'a> {
             Choice::LastGood => self.versions.last_good.as_ref().map(|(unit, _)| unit.generation),
             Choice::Nothing => None,
         };
-        let Outline { rules, macros, lists } = &self.versions.new.outline;
+        let Outline { rules, macros, lists, changes: _ } = &self.versions.new.outline;
         let summary = RuleSummary {
             rules: rules.len() as u32,
             macros: *macros as u32,
@@ -229,6 +230,7 @@ impl<'a> Entry<'a> {
             summary,
             audit,
             trial: self.trial.clone(),
+            overrides,
         }
     }
 }
@@ -272,11 +274,13 @@ pub(super) fn judge(candidates: &[Candidate], previous: &Bundle, settings: &Sett
             Ok((order, enabled)) => {
                 let units = order.iter().filter_map(|at| entries[*at].unit()).collect();
                 let bundle = Bundle { settings: settings.clone(), units, unreadable: Vec::new() };
-                let verdict =
-                    |(entry, running): (&Entry<'_>, Running)| (entry.candidate.id.clone(), entry.verdict(running));
+                let overrides = overrides(&entries, &order);
+                let verdict = |((entry, running), overrides): ((&Entry<'_>, Running), Overrides)| {
+                    (entry.candidate.id.clone(), entry.verdict(running, overrides))
+                };
                 return Accepted {
                     bundle,
-                    verdicts: entries.iter().zip(enabled).map(verdict).collect::<BTreeMap<_, _>>(),
+                    verdicts: entries.iter().zip(enabled).zip(overrides).map(verdict).collect::<BTreeMap<_, _>>(),
                 };
             }
             Err(at) => {

@@ -435,6 +435,8 @@ fn apply(
 pub struct Outline {
     /// Names of the rules that it defines, not those that it only changes.
     pub rules: Vec<Box<str>>,
+    /// Names of the rules that it changes: by `append`, `override` or `enabled`.
+    pub changes: Vec<Box<str>>,
     /// How many macros it defines.
     pub macros: usize,
     /// How many lists it defines.
@@ -457,7 +459,8 @@ impl Outline {
                 Item::Rule(rule) if rule.mode == RuleMode::Define => outline.rules.push(rule.name.as_str().into()),
                 Item::Macro(item) => outline.macros += usize::from(item.mode == Mode::Define),
                 Item::List(item) => outline.lists += usize::from(item.mode == Mode::Define),
-                Item::Rule(_) | Item::EngineVersion(_) | Item::PluginVersions(_) => {}
+                Item::Rule(rule) => outline.changes.push(rule.name.as_str().into()),
+                Item::EngineVersion(_) | Item::PluginVersions(_) => {}
             }
         }
         outline
