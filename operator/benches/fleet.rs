@@ -5,6 +5,11 @@
 //! cargo bench -p gyrfalcon-operator --bench fleet [-- --nodes 200 --pods 3 --rate 10000 --seconds 30 --steady 20]
 //! ```
 //!
+//! Faults come after the storm where they are asked for, each for so many seconds: `--series 60` (one rule in one pod at the
+//! whole rate), `--throttled 300` (the API server refuses what changes something), `--away 600` (the API server is away),
+//! `--failover 1` (the leader is killed while another replica waits). `--fault-rate 1000` is the rate of alerts in the last
+//! three.
+//!
 //! The figures in docs/performance.md are of `--nodes 1000 --seconds 60 --steady 60`, which takes eight minutes: SensorNodes
 //! are written no faster than the budget of statuses allows.
 //!
@@ -32,6 +37,8 @@ use common::{
     plane::{Place, Plane, Requests, Writes, writes},
     process::{Operator, sum},
     sensor::{Dial, Sensor, alert, hello},
+    storm::{Storm, one_series, single_events},
+    throttle::{Refuse, Throttle},
     until,
 };
 
@@ -44,6 +51,10 @@ const LONG: Duration = Duration::from_secs(240);
 const RULE: &str = "fleet";
 /// Rules in it.
 const RULES: usize = 10;
+/// For the operator. What it has taken is safe, as on a volume that outlives its pod.
+const ARGUMENTS: [&str; 3] = ["--durable", "--log-level", "warn,gyrfalcon=info"];
+/// Most memory that a fault may cost.
+const FAULT_MIB: f64 = 64.0;
 
 fn main() -> ExitCode {
     let missing = e2e::Tools::locate().map_or_else(|error| Some(format!("{error:#}")), |tools| tools.missing(false));
@@ -76,6 +87,11 @@ impl Report {
         println!("{what:<64} {figure:>10.2} {unit}");
     }
 
+    fn memory(&self, when: &str, operator: &Operator) {
+        let text = format!("{when}: resident memory (peak so far {} MiB)", operator.peak_mib());
+        self.tell(&text, operator.resident_mib() as f64, "MiB");
+    }
+
     fn bound(&mut self, what: &str, figure: f64, bound: f64, unit: &str) {
         let kept = figure <= bound;
         println!("{what:<64} {figure:>10.2} {unit} (bound {bound:.2}){}", if kept { "" } else { "  NOT KEPT" });
@@ -99,8 +115,14 @@ async fn run() -> Result<()> {
     let tokens = plane.tokens(&places).await?;
     println!("{nodes} nodes and {} pods made in {:.1} s; load {}", nodes * (pods + 1), seconds(begun), load());
 
-    let operator = Operator::start(&plane, folder.path().to_owned(), &["--log-level", "warn,gyrfalcon=info"])?;
+    let throttle = Throttle::start(plane.client.clone(), folder.path()).await?;
+    let kubeconfig = match argument("throttled", 0) {
+        0 => plane.cluster.kubeconfig(),
+        _ => throttle.kubeconfig.clone(),
+    };
+    let operator = Operator::through(kubeconfig, "operator-0", folder.path().to_owned(), &ARGUMENTS)?;
     report.tell("operator ready", operator.ready().await?.as_secs_f64(), "s");
+    report.memory("  all pods known", &operator);
     let ca = Api::<ConfigMap>::namespaced(plane.client.clone(), SYSTEM).get("gyrfalcon-ca").await?;
     let ca = ca.data.and_then(|mut data| data.remove("ca.crt")).context("a CA")?;
     let dial = Dial::new(operator.link, &ca)?;
@@ -127,15 +149,26 @@ async fn run() -> Result<()> {
     }
     report.tell("all sensors connected, with a bundle", seconds(begun), "s");
     report.tell("  CPU of the operator", operator.cpu() - cpu, "s");
+    report.memory("  all connected", &operator);
 
     let uid = apply(&plane, &operator, &sensors, &mut report).await?;
     if !steady.is_zero() {
         quiet(&plane, &operator, steady, &mut report).await?;
+        report.memory("  after that", &operator);
     }
     let seen = Seen::follow(&plane);
     first_alerts(&plane, &sensors, &places, &uid, &seen, &mut report).await?;
     let sent = alert_storm(&plane, &operator, &sensors, &places, &uid, (rate, storm), &mut report).await?;
+    report.memory("  after the storm", &operator);
     account(&plane, &operator, sent, &mut report).await?;
+    faults(
+        &Faults { plane: &plane, operator: &operator, throttle: &throttle, dial: &dial },
+        &sensors,
+        &places,
+        &uid,
+        &mut report,
+    )
+    .await?;
     report.bound("resident memory of the operator, peak", operator.peak_mib() as f64, 300.0, "MiB");
     println!("load {}", load());
     anyhow::ensure!(report.0.is_empty(), "bounds that were not kept:\n{}", report.0.join("\n"));
@@ -267,28 +300,12 @@ async fn alert_storm(
 ) -> Result<usize> {
     let (begun, cpu, first) = (Instant::now(), operator.cpu(), plane.requests().await?);
     let sample = tokio::spawn(sample(plane.client.clone(), Arc::clone(&plane.cluster), time));
-    let mut sent = 0;
-    let mut tick = tokio::time::interval(Duration::from_millis(50));
-    let total = (rate as f64 * time.as_secs_f64()) as usize;
-    while sent < total {
-        tick.tick().await;
-        let due = ((rate as f64 * seconds(begun)) as usize).min(total);
-        for number in sent..due {
-            let node = number % sensors.len();
-            let turn = number / sensors.len();
-            if let (Some(sensor), Some(place)) = (sensors.get(node), places.get(node)) {
-                let pod = place.pods.get(turn / RULES % place.pods.len().max(1));
-                sensor.alert(alert(uid, &format!("Fleet rule {}", turn % RULES), pod));
-            }
-        }
-        sent = due;
-    }
+    let names: Vec<String> = (0..RULES).map(|rule| format!("Fleet rule {rule}")).collect();
+    let storm = Storm { sensors, places, uid, rules: &names };
+    let sent = storm.send(rate, time).await;
     report.tell("alerts a second that were made", sent as f64 / seconds(begun), "");
     let made = Instant::now();
-    let none = async || Ok(sensors.iter().all(|sensor| sensor.state().waiting() == 0));
-    until(Duration::from_secs(60), "the operator has acknowledged every alert", none)
-        .await
-        .with_context(|| operator.log())?;
+    storm.acknowledged(Duration::from_secs(60)).await.with_context(|| operator.log())?;
     report.tell("last alert to the acknowledgement of all", seconds(made), "s");
     let used = operator.cpu() - cpu;
     report.tell("CPU of the operator, of a second", used / seconds(begun), "s");
@@ -373,4 +390,108 @@ async fn quiet(plane: &Plane, operator: &Operator, time: Duration, report: &mut 
     let pods: usize = plane.cluster.kubectl_json(["get", "sensornodes"])?["items"].as_array().map_or(0, Vec::len);
     report.tell("SensorNodes", pods as f64, "");
     Ok(())
+}
+
+/// What faults are made with.
+struct Faults<'a> {
+    plane: &'a Plane,
+    operator: &'a Operator,
+    throttle: &'a Throttle,
+    dial: &'a Dial,
+}
+
+/// The faults that were asked for. Each ends with everything as it was.
+async fn faults(of: &Faults<'_>, sensors: &[Sensor], places: &[Place], uid: &str, report: &mut Report) -> Result<()> {
+    let (plane, operator) = (of.plane, of.operator);
+    let rate = argument("fault-rate", 1000);
+    let time = |name| Some(argument(name, 0)).filter(|time| *time > 0).map(|time| Duration::from_secs(time as u64));
+    let names: Vec<String> = (0..RULES).map(|rule| format!("Fleet rule {rule}")).collect();
+    let storm = Storm { sensors, places, uid, rules: &names };
+    if let Some(time) = time("series") {
+        // The last rule of the last node's first pod had no alert before.
+        let last = sensors.len().saturating_sub(1);
+        let names = ["Series rule".to_owned()];
+        let one = Storm {
+            sensors: sensors.get(last..).unwrap_or_default(),
+            places: places.get(last..).unwrap_or_default(),
+            uid,
+            rules: &names,
+        };
+        let series = one_series(plane, operator, &one, argument("rate", 10_000), time).await?;
+        println!("one rule in one pod: {series:?}");
+        report.bound("  alerts that its Event does not count", series.sent as f64 - series.count as f64, 0.0, "");
+        report.bound("  changes of its Event", series.patched as f64, 4.0, "");
+    }
+    if let Some(time) = time("throttled") {
+        let before = operator.resident_mib();
+        of.throttle.set(Refuse::Writes);
+        storm.send(rate, time).await;
+        let grown = operator.resident_mib().saturating_sub(before);
+        of.throttle.set(Refuse::Nothing);
+        report.bound("API server refuses: memory grown", grown as f64, FAULT_MIB, "MiB");
+        report.tell("  requests refused a second", of.throttle.refused() as f64 / time.as_secs_f64(), "");
+        recovered(of, &storm, report).await?;
+    }
+    if let Some(time) = time("away") {
+        let before = operator.resident_mib();
+        plane.cluster.kill(e2e::Component::ApiServer)?;
+        storm.send(rate, time).await;
+        storm.acknowledged(Duration::from_secs(10)).await.context("while the API server is away")?;
+        let grown = operator.resident_mib().saturating_sub(before);
+        let cluster = Arc::clone(&plane.cluster);
+        tokio::task::spawn_blocking(move || cluster.start_component(e2e::Component::ApiServer)).await??;
+        report.bound("API server away: memory grown", grown as f64, FAULT_MIB, "MiB");
+        recovered(of, &storm, report).await?;
+    }
+    if time("failover").is_some() {
+        let folder = tempfile::tempdir()?;
+        let standby =
+            Operator::through(plane.cluster.kubeconfig(), "operator-1", folder.path().to_owned(), &ARGUMENTS)?;
+        standby.ready().await?;
+        of.dial.use_only(&[operator.link, standby.link]);
+        operator.kill()?;
+        let killed = Instant::now();
+        storm.send(rate, Duration::from_secs(10)).await;
+        let leads = async || Ok(sum(&standby.metrics().await?, "gyrfalcon_leading") == 1.0);
+        until(LONG, "the standby leads", leads).await?;
+        report.bound("leader killed: until another leads", seconds(killed), 20.0, "s");
+        storm.acknowledged(LONG).await?;
+        report.tell("  until every alert was acknowledged", seconds(killed), "s");
+        let all = async || Ok(sensors.iter().all(|sensor| sensor.state().connected));
+        until(LONG, "every sensor is connected", all).await?;
+        report.tell("  until every sensor was connected", seconds(killed), "s");
+        report.bound("  peak memory of the one that took over", standby.peak_mib() as f64, 300.0, "MiB");
+        let counted = exact(plane, sensors, Duration::from_secs(120)).await?;
+        report.tell("  until status.hits.total was exact", counted.as_secs_f64(), "s");
+        standby.terminate().await?;
+        of.dial.use_only(&[operator.link]);
+        operator.spawn()?;
+        operator.ready().await?;
+    }
+    Ok(())
+}
+
+/// Everything is written again, and nothing twice.
+async fn recovered(of: &Faults<'_>, storm: &Storm<'_>, report: &Report) -> Result<()> {
+    let begun = Instant::now();
+    storm.acknowledged(Duration::from_secs(60)).await?;
+    let leads = async || Ok(of.operator.metrics().await.is_ok_and(|metrics| sum(&metrics, "gyrfalcon_leading") == 1.0));
+    until(Duration::from_secs(60), "the operator leads", leads).await?;
+    report.tell("  until the operator leads again", seconds(begun), "s");
+    let counted = exact(of.plane, storm.sensors, Duration::from_secs(120)).await?;
+    report.tell("  until status.hits.total was exact", counted.as_secs_f64(), "s");
+    for rule in 0..RULES {
+        single_events(of.plane, &format!("FleetRule{rule}")).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the status counts every alert that any sensor has made.
+async fn exact(plane: &Plane, sensors: &[Sensor], longest: Duration) -> Result<Duration> {
+    let want: u64 = sensors.iter().map(|sensor| sensor.state().made()).sum();
+    let counted = async || {
+        let rule = plane.cluster.kubectl_json(["get", "clusterfalcorule", RULE])?;
+        Ok(rule["status"]["hits"]["total"].as_u64() == Some(want))
+    };
+    until(longest, "status.hits.total is exact", counted).await.with_context(|| format!("{want} alerts were made"))
 }

@@ -112,6 +112,8 @@ pub struct Controller {
     unkept: Option<Offer>,
     rollouts: HashMap<String, Rollout>,
     desired: BTreeSet<Box<str>>,
+    /// Since when the current bundle is offered, Unix time in seconds.
+    offered: i64,
     /// Events that all sensors have lost, and when that last rose.
     lost: Option<(u64, Option<Instant>)>,
 }
@@ -154,6 +156,7 @@ impl Controller {
             unkept: None,
             rollouts: HashMap::new(),
             desired: BTreeSet::new(),
+            offered: 0,
             lost: None,
         };
         controller.recall();
@@ -350,6 +353,7 @@ impl Controller {
                 "new bundle"
             );
             self.unkept = Some(judged.offer.clone());
+            self.offered = Timestamp::now().as_second();
         }
         self.judged_tx.send_replace(Some(judged.clone()));
         self.judged = Some(judged);

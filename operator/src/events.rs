@@ -170,7 +170,8 @@ async fn run(shared: Arc<Shared>, writer: Arc<Writer>, mut settings: watch::Rece
     let (mut stopping, mut changes) = (false, true);
     loop {
         let held = shared.held.load(Relaxed);
-        while !held && flying.len() < CONCURRENCY {
+        let most = if shared.aggregator().is_failing() { 1 } else { CONCURRENCY };
+        while !held && flying.len() < most {
             let now = (shared.clock)();
             let Some(write) = shared.aggregator().next(now) else { break };
             let (id, writer) = (write.id.clone(), Arc::clone(&writer));
@@ -181,7 +182,7 @@ async fn run(shared: Arc<Shared>, writer: Arc<Writer>, mut settings: watch::Rece
             return;
         }
         let now = (shared.clock)();
-        let wake_at = shared.aggregator().wake_at(now).filter(|_| !held && flying.len() < CONCURRENCY);
+        let wake_at = shared.aggregator().wake_at(now).filter(|_| !held && flying.len() < most);
         let timer = async {
             match wake_at {
                 Some(at) => tokio::time::sleep(at.saturating_sub(now.since_start)).await,

@@ -31,8 +31,10 @@ const LEASE: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the API server may take for an attempt.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Time between two attempts.
-const RETRY: Duration = Duration::from_secs(2);
+/// Time between two renewals.
+const RENEW: Duration = Duration::from_secs(2);
+/// Time between two looks of those that do not hold it: an old Lease should be found soon.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Who leads, as far as this replica knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,7 +172,7 @@ impl Election {
                     }
                 }
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(if leadership.borrow().ours() { RENEW } else { LOOK }).await;
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{
 
 /// Seconds for which `lastSeen` of a connected sensor may be behind, so that a quiet node is not written all the time.
 const SEEN_STEP: i64 = 300;
+/// Seconds that a sensor has for a new bundle before it is shown as stale.
+const SETTLING: i64 = 20;
 /// Events per second are shown in steps of this share, for the same reason.
 const RATE_STEP: f64 = 0.25;
 
@@ -99,6 +101,14 @@ pub fn plan(
     (status, if soon { Urgency::Soon } else { Urgency::Background })
 }
 
+/// Whether a sensor is behind, but not for so long that it would be worth saying: a thousand sensors that load a new bundle
+/// within seconds need not be shown as stale before they are shown as ready. `offered` is when the bundle was; times are
+/// Unix times in seconds.
+pub fn is_settling(status: &SensorNodeStatus, sensor: &Sensor, offered: i64, now: i64) -> bool {
+    let asked = offered.max(sensor.since);
+    status.state == Some(NodeState::Stale) && (0..SETTLING).contains(&(now - asked))
+}
+
 /// When it was last seen: as it is shown while that is not long ago, exactly when its state changes.
 fn seen(sensor: &Sensor, state: NodeState, before: &SensorNodeStatus) -> Option<Time> {
     let fresh =
@@ -164,6 +174,17 @@ mod tests {
         assert_eq!(status.bundle.as_deref(), Some("sha256:0123456789ab"));
         let (stale, _) = plan("a", sensor(&fleet), Some("fedcba9876543210"), &before);
         assert_eq!(stale.state, Some(NodeState::Stale));
+    }
+
+    #[test]
+    fn a_sensor_that_loads_a_new_bundle_is_not_shown_as_stale_at_once() {
+        let fleet = fleet("0123456789abcdef");
+        let behind = plan("a", sensor(&fleet), Some("fedcba9876543210"), &SensorNodeStatus::default()).0;
+        assert!(is_settling(&behind, sensor(&fleet), 0, 1_005), "it has just connected");
+        assert!(is_settling(&behind, sensor(&fleet), 2_000, 2_005), "the bundle is new");
+        assert!(!is_settling(&behind, sensor(&fleet), 2_000, 2_000 + SETTLING));
+        let ready = plan("a", sensor(&fleet), Some("0123456789abcdef"), &SensorNodeStatus::default()).0;
+        assert!(!is_settling(&ready, sensor(&fleet), 2_000, 2_005));
     }
 
     #[test]

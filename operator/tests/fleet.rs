@@ -32,8 +32,16 @@ use tokio::sync::OnceCell;
 use tonic::Code;
 
 use cases::{
-    rollout::a_rollout_goes_step_by_step_and_back_on_harm, skew::sensors_of_the_release_before_and_after_are_understood,
+    faults::{
+        a_leader_that_is_cut_off_delivers_until_it_sees_that_another_leads,
+        a_series_is_one_event_with_an_exact_count_and_few_changes,
+        an_api_server_that_refuses_writes_costs_no_alert_and_doubles_no_event,
+        another_replica_takes_over_from_one_that_is_killed,
+    },
+    rollout::a_rollout_goes_step_by_step_and_back_on_harm,
+    skew::sensors_of_the_release_before_and_after_are_understood,
 };
+
 use common::{
     ACCOUNT, SYSTEM,
     plane::{Place, Plane, writes},
@@ -68,6 +76,9 @@ fn main() {
                 Some(reason) => Ok(Completion::ignored_with(reason)),
                 None => runtime.block_on(async {
                     let world = world.get_or_try_init(World::start).await.map_err(failed)?;
+                    // A case before may have failed half-way.
+                    world.dial.use_only(&[world.operator.link]);
+                    world.operator.revive().map_err(failed)?;
                     world.operator.ready().await.map_err(failed)?;
                     let outcome = $name(world).await;
                     outcome.map(|()| Completion::Completed).map_err(|error| failed(error.context(world.operator.log())))
@@ -82,6 +93,10 @@ fn main() {
         case!(what_a_hostile_sensor_says_hurts_nobody_else),
         case!(hits_are_exact_and_events_single_when_the_operator_is_killed),
         case!(nothing_is_written_while_nothing_happens),
+        case!(a_series_is_one_event_with_an_exact_count_and_few_changes),
+        case!(an_api_server_that_refuses_writes_costs_no_alert_and_doubles_no_event),
+        case!(another_replica_takes_over_from_one_that_is_killed),
+        case!(a_leader_that_is_cut_off_delivers_until_it_sees_that_another_leads),
         case!(a_sink_has_every_alert_within_two_seconds_while_the_api_server_is_away),
         case!(an_operator_that_starts_while_the_api_server_is_away_says_so_and_loses_nothing),
         case!(a_rollout_goes_step_by_step_and_back_on_harm),
@@ -105,7 +120,7 @@ struct World {
     tokens: Vec<String>,
     dial: Dial,
     plane: Plane,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -126,7 +141,7 @@ impl World {
             Sensor::start(dial.clone(), token.clone(), hello(&place.node, &format!("spool-{number}")), offset)
         };
         let sensors = places.iter().zip(&tokens).take(SENSORS).enumerate().map(start).collect();
-        Ok(Self { operator, sensors, places, tokens, dial, plane, _folder: folder })
+        Ok(Self { operator, sensors, places, tokens, dial, plane, folder })
     }
 
     /// Applies a rule resource of one rule; its uid.

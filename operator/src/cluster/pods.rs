@@ -8,78 +8,96 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use link::proto;
 use tokio::sync::Notify;
 
-/// Annotation of a mirror pod: what the container runtime calls the pod's uid.
-const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-/// Annotation that only mirror pods bear.
-const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+use super::{
+    intern::Interner,
+    slim::{CONFIG_HASH, CONFIG_MIRROR, SlimPod},
+};
+
 /// Label with the suffix that a Deployment's ReplicaSet has behind the Deployment's name.
 const TEMPLATE_HASH: &str = "pod-template-hash";
 
-/// One pod.
+/// Pairs of texts: labels, or kinds and names of owners.
+type Pairs = [(Arc<str>, Arc<str>)];
+
+/// One pod. There may be a hundred thousand: what several have in common they share.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PodEntry {
-    uid: Box<str>,
-    namespace: Box<str>,
-    name: Box<str>,
-    node: Box<str>,
-    labels: BTreeMap<String, String>,
-    owners: Vec<(Box<str>, Box<str>)>,
+    uid: Arc<str>,
+    namespace: Arc<str>,
+    name: Arc<str>,
+    node: Arc<str>,
+    labels: Arc<Pairs>,
+    owners: Arc<Pairs>,
     config_hash: Option<Box<str>>,
     ip: Box<str>,
-    service_account: Box<str>,
+    service_account: Arc<str>,
     /// Neither ending nor ended.
     alive: bool,
 }
 
+/// What pods have in common.
+#[derive(Debug, Default)]
+struct Common {
+    texts: Interner<str>,
+    pairs: Interner<Pairs>,
+}
+
+impl Common {
+    fn pairs<'a>(&mut self, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Arc<Pairs> {
+        let pairs: Vec<_> = pairs.map(|(key, value)| (self.texts.get(key), self.texts.get(value))).collect();
+        self.pairs.get(&*pairs)
+    }
+}
+
 impl PodEntry {
     /// What matters of a pod; none before it has a node.
-    pub fn of(pod: &Pod) -> Option<Self> {
-        let spec = pod.spec.as_ref()?;
-        let status = pod.status.as_ref();
+    fn of(pod: &SlimPod, common: &mut Common) -> Option<Self> {
         let labels = pod.labels();
-        let mut owners: Vec<(Box<str>, Box<str>)> = pod
+        let mut owners: Vec<(&str, &str)> = pod
             .owner_references()
             .iter()
             .filter(|owner| owner.controller == Some(true))
-            .map(|owner| (owner.kind.as_str().into(), owner.name.as_str().into()))
+            .map(|owner| (owner.kind.as_str(), owner.name.as_str()))
             .collect();
         // A Deployment's name is in that of its ReplicaSet, in front of the hash: no need to follow ReplicaSets.
-        let deployment = owners.iter().find(|(kind, _)| &**kind == "ReplicaSet").and_then(|(_, name)| {
-            name.strip_suffix(labels.get(TEMPLATE_HASH)?.as_str())?.strip_suffix('-').map(Box::from)
-        });
-        owners.extend(deployment.map(|name| ("Deployment".into(), name)));
+        let deployment = owners
+            .iter()
+            .find(|(kind, _)| *kind == "ReplicaSet")
+            .and_then(|(_, name)| name.strip_suffix(labels.get(TEMPLATE_HASH)?.as_str())?.strip_suffix('-'));
+        owners.extend(deployment.map(|name| ("Deployment", name)));
         let annotation = |name: &str| pod.annotations().get(name).map(|value| value.as_str().into());
-        let phase = status.and_then(|status| status.phase.as_deref());
+        let phase = pod.status.phase.as_deref();
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
         Some(Self {
             uid: pod.metadata.uid.as_deref()?.into(),
-            namespace: pod.metadata.namespace.as_deref()?.into(),
+            namespace: common.texts.get(pod.metadata.namespace.as_deref()?),
             name: pod.metadata.name.as_deref()?.into(),
-            node: spec.node_name.as_deref()?.into(),
-            labels: labels.clone(),
-            owners,
+            node: common.texts.get(pod.spec.node_name.as_deref()?),
+            labels: common.pairs(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))),
+            owners: common.pairs(owners.into_iter()),
             config_hash: annotation(CONFIG_MIRROR).and(annotation(CONFIG_HASH)),
-            ip: status.and_then(|status| status.pod_ip.as_deref()).unwrap_or_default().into(),
-            service_account: spec.service_account_name.as_deref().unwrap_or_default().into(),
+            ip: text(&pod.status.pod_ip),
+            service_account: common.texts.get(pod.spec.service_account_name.as_deref().unwrap_or_default()),
             alive: pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded")),
         })
     }
 
     fn fact(&self) -> proto::PodFact {
+        let pairs = |pairs: &Arc<Pairs>| {
+            let pairs = pairs.iter().map(|(a, b)| (a.to_string(), b.to_string()));
+            pairs.collect::<Vec<_>>()
+        };
         proto::PodFact {
             uid: self.uid.to_string(),
             namespace: self.namespace.to_string(),
             name: self.name.to_string(),
-            labels: self.labels.clone().into_iter().collect(),
-            owners: self
-                .owners
-                .iter()
-                .map(|(kind, name)| proto::Owner { kind: kind.to_string(), name: name.to_string() })
-                .collect(),
+            labels: pairs(&self.labels).into_iter().collect(),
+            owners: pairs(&self.owners).into_iter().map(|(kind, name)| proto::Owner { kind, name }).collect(),
             config_hash: self.config_hash.as_deref().unwrap_or_default().to_owned(),
             ip: self.ip.to_string(),
         }
@@ -92,10 +110,11 @@ pub struct Pods(Arc<Mutex<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    pods: HashMap<Box<str>, Arc<PodEntry>>,
-    by_node: HashMap<Box<str>, HashSet<Box<str>>>,
+    common: Common,
+    pods: HashMap<Arc<str>, Arc<PodEntry>, ahash::RandomState>,
+    by_node: HashMap<Arc<str>, Vec<Arc<PodEntry>>, ahash::RandomState>,
     /// By namespace and name: what Events regard.
-    by_name: HashMap<(Box<str>, Box<str>), Box<str>>,
+    by_name: HashMap<(Arc<str>, Arc<str>), Arc<PodEntry>, ahash::RandomState>,
     namespaces: BTreeMap<Box<str>, BTreeMap<String, String>>,
     subscribers: HashMap<Box<str>, Vec<Weak<Mailbox>>>,
 }
@@ -111,7 +130,7 @@ struct Mailbox {
 struct Pending {
     /// Everything, instead of what is named below.
     complete: bool,
-    pods: HashSet<Box<str>>,
+    pods: HashSet<Arc<str>>,
     namespaces: HashSet<Box<str>>,
 }
 
@@ -129,39 +148,30 @@ impl Pods {
     }
 
     /// Takes in a new or changed pod.
-    pub fn set(&self, pod: &Pod) {
-        let Some(entry) = PodEntry::of(pod) else { return };
+    pub fn set(&self, pod: &SlimPod) {
         let mut tables = self.lock();
+        let Some(entry) = PodEntry::of(pod, &mut tables.common) else { return };
         if tables.pods.get(&entry.uid).is_some_and(|known| **known == entry) {
             return;
         }
-        let (uid, node) = (entry.uid.clone(), entry.node.clone());
-        tables.by_node.entry(node.clone()).or_default().insert(uid.clone());
-        tables.by_name.insert((entry.namespace.clone(), entry.name.clone()), uid.clone());
-        tables.pods.insert(uid.clone(), Arc::new(entry));
-        tables.tell(&node, |pending| _ = pending.pods.insert(uid.clone()));
+        let entry = Arc::new(entry);
+        tables.forget(&entry.uid);
+        tables.by_node.entry(Arc::clone(&entry.node)).or_default().push(Arc::clone(&entry));
+        tables.by_name.insert((Arc::clone(&entry.namespace), Arc::clone(&entry.name)), Arc::clone(&entry));
+        tables.pods.insert(Arc::clone(&entry.uid), Arc::clone(&entry));
+        tables.tell(&entry.node, |pending| _ = pending.pods.insert(Arc::clone(&entry.uid)));
     }
 
     /// Forgets a pod.
     pub fn remove(&self, uid: &str) {
         let mut tables = self.lock();
-        let Some(entry) = tables.pods.remove(uid) else { return };
-        if let Some(uids) = tables.by_node.get_mut(&entry.node) {
-            uids.remove(uid);
-            if uids.is_empty() {
-                tables.by_node.remove(&entry.node);
-            }
-        }
-        let name = (entry.namespace.clone(), entry.name.clone());
-        if tables.by_name.get(&name).is_some_and(|other| &**other == uid) {
-            tables.by_name.remove(&name);
-        }
-        tables.tell(&entry.node, |pending| _ = pending.pods.insert(uid.into()));
+        let Some(entry) = tables.forget(uid) else { return };
+        tables.tell(&entry.node, |pending| _ = pending.pods.insert(Arc::clone(&entry.uid)));
     }
 
     /// Forgets every pod that is not among these: the end of a fresh list.
     pub fn retain(&self, uids: &HashSet<Box<str>>) {
-        let gone: Vec<_> = self.lock().pods.keys().filter(|uid| !uids.contains(*uid)).cloned().collect();
+        let gone: Vec<_> = self.lock().pods.keys().filter(|uid| !uids.contains(&***uid)).cloned().collect();
         gone.iter().for_each(|uid| self.remove(uid));
     }
 
@@ -205,9 +215,8 @@ impl Pods {
         if tables.pods.contains_key(runtime_uid) {
             return Some(runtime_uid.to_owned());
         }
-        let uid = tables.by_name.get(&(namespace.into(), name.into()))?;
-        let entry = tables.pods.get(uid)?;
-        (entry.config_hash.as_deref() == Some(runtime_uid)).then(|| uid.to_string())
+        let entry = tables.by_name.get(&(namespace.into(), name.into()))?;
+        (entry.config_hash.as_deref() == Some(runtime_uid)).then(|| entry.uid.to_string())
     }
 
     /// Whether a pod can be on this node: what a sensor says of a pod that is known to be elsewhere, or to be another, is
@@ -217,7 +226,7 @@ impl Pods {
         if let Some(pod) = tables.pods.get(runtime_uid) {
             return &*pod.node == node && &*pod.namespace == namespace && &*pod.name == name;
         }
-        let named = tables.by_name.get(&(namespace.into(), name.into())).and_then(|uid| tables.pods.get(uid));
+        let named = tables.by_name.get(&(namespace.into(), name.into()));
         named.is_none_or(|pod| pod.config_hash.as_deref() != Some(runtime_uid) || &*pod.node == node)
     }
 
@@ -227,7 +236,7 @@ impl Pods {
         let ours = |pod: &&Arc<PodEntry>| {
             pod.alive && &*pod.namespace == namespace && &*pod.service_account == service_account
         };
-        tables.pods.values().filter(ours).map(|pod| pod.node.clone()).collect()
+        tables.pods.values().filter(ours).map(|pod| Box::from(&*pod.node)).collect()
     }
 
     /// The names of living pods of a service account.
@@ -236,12 +245,12 @@ impl Pods {
         let ours = |pod: &&Arc<PodEntry>| {
             pod.alive && &*pod.namespace == namespace && &*pod.service_account == service_account
         };
-        tables.pods.values().filter(ours).map(|pod| pod.name.clone()).collect()
+        tables.pods.values().filter(ours).map(|pod| Box::from(&*pod.name)).collect()
     }
 
     /// The node that a pod runs on, if its uid is this.
     pub fn node_of(&self, uid: &str) -> Option<Box<str>> {
-        self.lock().pods.get(uid).map(|pod| pod.node.clone())
+        self.lock().pods.get(uid).map(|pod| Box::from(&*pod.node))
     }
 }
 
@@ -252,6 +261,22 @@ impl Mailbox {
 }
 
 impl Tables {
+    /// Takes a pod out of all tables.
+    fn forget(&mut self, uid: &str) -> Option<Arc<PodEntry>> {
+        let entry = self.pods.remove(uid)?;
+        if let Some(pods) = self.by_node.get_mut(&entry.node) {
+            pods.retain(|pod| !Arc::ptr_eq(pod, &entry));
+            if pods.is_empty() {
+                self.by_node.remove(&entry.node);
+            }
+        }
+        let name = (Arc::clone(&entry.namespace), Arc::clone(&entry.name));
+        if self.by_name.get(&name).is_some_and(|other| Arc::ptr_eq(other, &entry)) {
+            self.by_name.remove(&name);
+        }
+        Some(entry)
+    }
+
     fn tell(&mut self, node: &str, note: impl Fn(&mut Pending)) {
         let Some(subscribers) = self.subscribers.get_mut(node) else { return };
         subscribers.retain(|mailbox| post(mailbox, &note));
@@ -292,8 +317,7 @@ impl Subscription {
         let tables = self.tables.lock();
         let pending = std::mem::take(&mut *self.mailbox.lock());
         if pending.complete {
-            let uids = tables.by_node.get(&self.node);
-            let pods = uids.into_iter().flatten().filter_map(|uid| Some(tables.pods.get(uid)?.fact()));
+            let pods = tables.by_node.get(&*self.node).into_iter().flatten().map(|pod| pod.fact());
             return Some(proto::PodFacts {
                 complete: true,
                 pods: pods.collect(),
@@ -331,7 +355,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(uid: &str, name: &str, node: &str, more: serde_json::Value) -> Pod {
+    fn pod(uid: &str, name: &str, node: &str, more: serde_json::Value) -> SlimPod {
         let mut object = json!({
             "metadata": {"namespace": "shop", "name": name, "uid": uid},
             "spec": {"nodeName": node, "containers": [], "serviceAccountName": "default"},
@@ -342,7 +366,7 @@ mod tests {
         serde_json::from_value(object).expect("a pod")
     }
 
-    fn plain(uid: &str, name: &str, node: &str) -> Pod {
+    fn plain(uid: &str, name: &str, node: &str) -> SlimPod {
         pod(uid, name, node, json!({}))
     }
 

@@ -17,7 +17,7 @@ use api::{
     sink::{AlertSink, ClusterAlertSink},
 };
 use futures::{Stream, StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kube::{
     Api, Client, Resource,
     runtime::{
@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinHandle};
 use tracing::warn;
 
-use super::pods::Pods;
+use super::{pods::Pods, slim::SlimPod};
 
 /// What changed: a set of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub struct Cluster {
     pub config_maps: ConfigMaps,
     /// What changed, but for sinks.
     pub changes: Arc<Changes>,
-    /// That sinks changed: they are followed by every replica, the rest only by the leader.
+    /// That sinks changed, or their quota: they are followed by every replica, the rest only by the leader.
     pub sink_changes: Arc<Changes>,
     /// That the configuration changed, for whoever writes Events.
     pub config_changes: Arc<Changes>,
@@ -137,7 +137,7 @@ impl Cluster {
             cluster_rules: mirror(client, Change::RULES, &[&changes], |_| {}),
             sinks: mirror(client, Change::SINKS, &[&sink_changes], |_| {}),
             cluster_sinks: mirror(client, Change::SINKS, &[&sink_changes], |_| {}),
-            config: mirror(client, Change::CONFIG, &[&changes, &config_changes], |_| {}),
+            config: mirror(client, Change::CONFIG, &[&changes, &config_changes, &sink_changes], |_| {}),
             sensor_nodes: mirror(client, Change::NODES, &[&changes], |_| {}),
             nodes: mirror(client, Change::NODES, &[&changes], |node: &mut Node| {
                 // Of a node, only its labels, uid and readiness are of use; images and heartbeats would only cost.
@@ -242,7 +242,7 @@ where
 }
 
 async fn follow_pods(client: Client, pods: Pods, changes: Arc<Changes>, synced: Arc<[AtomicBool; 2]>) {
-    let api: Api<Pod> = Api::all(client);
+    let api: Api<SlimPod> = Api::all(client);
     let mut listed = HashSet::new();
     let mut stream = std::pin::pin!(complain(watcher(api, page()).default_backoff(), "Pod"));
     while let Some(event) = stream.next().await {

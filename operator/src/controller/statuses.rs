@@ -124,6 +124,7 @@ impl Controller {
         let known: BTreeMap<String, _> =
             self.cluster.sensor_nodes.state().into_iter().map(|node| (node.name_any(), node)).collect();
         let (mut connected, mut stale, mut plans) = (0, 0, Vec::new());
+        let now = Timestamp::now().as_second();
         for (node, sensor) in self.fleet.sensors() {
             let before = known.get(node).and_then(|node| node.status.clone());
             let (status, urgency) =
@@ -138,6 +139,9 @@ impl Controller {
             if let Some(facts) = table.get(node) {
                 let id = ResourceId { kind: Kind::SensorNode, namespace: "".into(), name: node.into() };
                 alive.insert(id.clone());
+                if nodes::is_settling(&status, sensor, self.offered, now) {
+                    continue;
+                }
                 plans.push((Key { id, owner: Some(facts.uid.as_str().into()) }, before, status, urgency));
             }
         }

@@ -175,6 +175,8 @@ pub struct Aggregator {
     gate: Duration,
     /// Failures in a row.
     failures: u32,
+    /// The last answer was a failure.
+    failing: bool,
     successes: u64,
     serial: u64,
     stopping: bool,
@@ -198,6 +200,7 @@ impl Aggregator {
             totals: Totals::default(),
             gate: Duration::ZERO,
             failures: 0,
+            failing: false,
             successes: 0,
             serial: 0,
             stopping: false,
@@ -456,6 +459,7 @@ impl Aggregator {
 
     /// Takes how a write went.
     pub fn done(&mut self, id: WriteId, outcome: Outcome, now: Now) {
+        self.failing = matches!(outcome, Outcome::Failed { .. });
         match &outcome {
             Outcome::Failed { throttled } => self.hold_back(*throttled, now.since_start),
             Outcome::Written | Outcome::Adopted { .. } => {
@@ -579,6 +583,11 @@ impl Aggregator {
         self.totals.bytes += moved.size();
         self.urgent.push_back(to);
         self.series.insert(to, moved);
+    }
+
+    /// Whether the API server failed the last time: then one write at a time is enough to see whether it still does.
+    pub fn is_failing(&self) -> bool {
+        self.failing
     }
 
     /// When [`Aggregator::next`] may have something new to give, without another alert or a write that is done.

@@ -31,7 +31,7 @@ use self::{file::File, store::Totals, writer::Op};
 pub type SinkNo = u32;
 
 /// Alerts that wait for a commit, in KiB: who brings more waits.
-const INTAKE_KIB: u32 = 64 << 10;
+const INTAKE_KIB: u32 = 16 << 10;
 
 /// Where the store is and how large it may grow.
 #[derive(Debug, Clone)]

@@ -44,6 +44,8 @@ pub struct Sensor {
     pub alerts_lost: u64,
     /// When it last said anything, Unix time in seconds.
     pub seen: i64,
+    /// When its session began, Unix time in seconds.
+    pub since: i64,
 }
 
 /// Matches of one resource on one node, since the spool began.
@@ -250,6 +252,7 @@ impl Fleet {
         }
         sensor.session = Some(session);
         sensor.seen = now;
+        sensor.since = now;
         sensor.hello = Some(hello);
         Noted { load: true, hits: true }
     }

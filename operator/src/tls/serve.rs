@@ -102,6 +102,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often an idle HTTP/2 connection is asked whether it is still there, and how long it has to answer.
 const PING: Duration = Duration::from_secs(15);
 
+/// What a client may send ahead in one stream, in bytes: a thousand sensors that all do cost 64 MiB.
+const STREAM_BYTES: u32 = 64 << 10;
+/// What is written ahead for a client that reads slowly, in bytes, beyond the message in hand.
+const SEND_BYTES: usize = 64 << 10;
+
 /// Serves HTTP over TLS until the listener's task is dropped: every connection on a task of its own, so that a slow or
 /// silent client holds up nobody. There are never more than `most` connections; others wait to be accepted.
 pub async fn http<S, B>(listener: TcpListener, config: Arc<ServerConfig>, most: usize, service: S)
@@ -112,7 +117,14 @@ where
     let acceptor = TlsAcceptor::from(config);
     let places = Arc::new(Semaphore::new(most));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING).adaptive_window(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .initial_stream_window_size(STREAM_BYTES)
+        .initial_connection_window_size(2 * STREAM_BYTES)
+        .max_send_buf_size(SEND_BYTES);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
     loop {
         // The semaphore is never closed.

@@ -6,6 +6,8 @@
 pub mod plane;
 pub mod process;
 pub mod sensor;
+pub mod storm;
+pub mod throttle;
 
 use std::time::{Duration, Instant};
 

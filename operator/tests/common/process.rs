@@ -39,11 +39,16 @@ impl Operator {
 
     /// Starts one of several, in a pod of this name.
     pub fn replica(plane: &Plane, name: &str, folder: PathBuf, arguments: &[&str]) -> Result<Self> {
+        Self::through(plane.cluster.kubeconfig(), name, folder, arguments)
+    }
+
+    /// Starts one that reaches the API server by this file.
+    pub fn through(kubeconfig: PathBuf, name: &str, folder: PathBuf, arguments: &[&str]) -> Result<Self> {
         let operator = Self {
             name: name.to_owned(),
             link: free()?,
             health: free()?,
-            kubeconfig: plane.cluster.kubeconfig(),
+            kubeconfig,
             folder,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             child: Arc::default(),
@@ -78,12 +83,27 @@ impl Operator {
         Ok(())
     }
 
+    /// Asks it to end, and waits until it has.
+    pub async fn terminate(&self) -> Result<()> {
+        let Some(mut child) = self.child().take() else { return Ok(()) };
+        let pid = child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status()?;
+        anyhow::ensure!(asked.success(), "cannot ask the operator to end");
+        until(Duration::from_secs(60), "the operator has ended", async || Ok(child.try_wait()?.is_some())).await?;
+        Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&self) -> Result<bool> {
+        match &mut *self.child() {
+            Some(child) => Ok(child.try_wait()?.is_some()),
+            None => Ok(true),
+        }
+    }
+
     /// Starts it again if it has ended, as a kubelet would. Whether it had.
     pub fn revive(&self) -> Result<bool> {
-        let ended = match &mut *self.child() {
-            Some(child) => child.try_wait()?.is_some(),
-            None => true,
-        };
+        let ended = self.ended()?;
         if ended {
             self.spawn()?;
         }
@@ -132,9 +152,18 @@ impl Operator {
 
     /// Largest resident memory so far, in MiB.
     pub fn peak_mib(&self) -> u64 {
+        self.memory_mib("VmHWM:")
+    }
+
+    /// Resident memory now, in MiB.
+    pub fn resident_mib(&self) -> u64 {
+        self.memory_mib("VmRSS:")
+    }
+
+    fn memory_mib(&self, row: &str) -> u64 {
         let pid = self.child().as_ref().map_or(0, Child::id);
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(row));
         let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
         kib.unwrap_or(0) >> 10
     }

@@ -40,7 +40,7 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How the operator is reached and recognised.
 #[derive(Clone)]
 pub struct Dial {
-    address: SocketAddr,
+    addresses: Arc<Mutex<Vec<SocketAddr>>>,
     tls: Arc<ClientConfig>,
 }
 
@@ -57,7 +57,17 @@ impl Dial {
         tls.alpn_protocols = vec![b"h2".to_vec()];
         // Sensors on different nodes share no TLS sessions.
         tls.resumption = Resumption::disabled();
-        Ok(Self { address, tls: Arc::new(tls) })
+        Ok(Self { addresses: Arc::new(Mutex::new(vec![address])), tls: Arc::new(tls) })
+    }
+
+    /// Uses these addresses from now on, for the clones as well.
+    pub fn use_only(&self, addresses: &[SocketAddr]) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
+    }
+
+    fn any(&self) -> io::Result<SocketAddr> {
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        fastrand::choice(&*addresses).copied().ok_or_else(|| io::Error::other("no address"))
     }
 
     /// A connection without a session.
@@ -66,7 +76,7 @@ impl Dial {
         let connector = tower::service_fn(move |_: axum::http::Uri| {
             let dial = dial.clone();
             async move {
-                let tcp = TcpStream::connect(dial.address).await?;
+                let tcp = TcpStream::connect(dial.any()?).await?;
                 tcp.set_nodelay(true)?;
                 let name = ServerName::try_from(OPERATOR).map_err(io::Error::other)?;
                 Ok::<_, io::Error>(TokioIo::new(TlsConnector::from(dial.tls).connect(name, tcp).await?))
@@ -197,6 +207,11 @@ impl State {
     /// From now on, say that this generation of a resource cannot run here.
     pub fn refuse(&mut self, uid: &str, generation: i64) {
         self.refused.push((uid.to_owned(), generation));
+    }
+
+    /// Alerts that were made.
+    pub fn made(&self) -> u64 {
+        self.next - 1
     }
 
     /// Alerts that are not acknowledged.
