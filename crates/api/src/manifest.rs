@@ -495,15 +495,15 @@ mod tests {
     }
 
     #[test]
-    fn values_of_test_events_are_scalars() {
+    fn values_of_test_events_are_scalars_or_lists_of_them() {
         problems(
             &format!(
                 "{HEAD}kind: FalcoRule\nmetadata: {{name: x}}\nspec:\n  rules: x\n  tests:\n  - name: t\n    events:\n    \
-                 - {{evt.type: open, evt.is_open_read: true, fd.num: 3}}\n    - {{fd.num: [3]}}\n    \
+                 - {{evt.type: open, evt.is_open_read: true, fd.num: [3, 4]}}\n    - {{fd.num: [[3]]}}\n    \
                  expect: [{{rule: x, count: 1}}]\n"
             ),
             expect![[r#"
-                [Contradiction] 10:16: spec.tests[0].events[1].fd.num: this must be a text, a whole number, or true or false
+                [Contradiction] 10:16: spec.tests[0].events[1].fd.num: this must be a text, a whole number, true or false, or a list of those
             "#]],
         );
     }

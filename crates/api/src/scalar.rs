@@ -430,7 +430,8 @@ mod tests {
         }
         let read = |json: &str| serde_json::from_str::<FieldValue>(json).expect("a value");
         assert_eq!(read("true"), FieldValue::Bool(true));
-        for json in ["{}", "[1]", "1.5", "null"] {
+        assert_eq!(read("[1, \"a\"]"), FieldValue::List(vec![FieldItem::Number(1), FieldItem::Text("a".into())]));
+        for json in ["{}", "[[1]]", "[1.5]", "1.5", "null"] {
             assert!(matches!(read(json), FieldValue::Other(_)), "{json}");
         }
     }
