@@ -19,8 +19,8 @@ use crate::names::{BUNDLE_CONFIG_MAP, FIELD_MANAGER};
 
 /// Bytes in one ConfigMap; the API server takes a little more than a MiB, in base64.
 const PART_BYTES: usize = 700 << 10;
-/// Most ConfigMaps.
-const PARTS: usize = 64;
+/// Most ConfigMaps: as many as the chart's role names.
+const PARTS: usize = 16;
 /// Keys of a ConfigMap.
 const PART: &str = "part";
 const HASH: &str = "hash";
