@@ -101,12 +101,9 @@ pub enum Matching {
     All,
 }
 
-/// `gyrfalcon run`.
+/// What is done with rules and alerts where files and the terminal take the place of a cluster.
 #[derive(Debug, Args)]
-pub struct Run {
-    /// Files and folders with FalcoRule, ClusterFalcoRule, AlertSink and ClusterAlertSink manifests, or with Falco rules
-    #[arg(default_value = "/etc/gyrfalcon")]
-    pub paths: Vec<PathBuf>,
+pub struct Local {
     /// Print alerts as JSON, with Falco's keys
     #[arg(long)]
     pub json: bool,
@@ -119,6 +116,17 @@ pub struct Run {
     /// Do not follow changes of the files; SIGHUP still reloads them
     #[arg(long)]
     pub no_watch: bool,
+}
+
+/// `gyrfalcon run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Files and folders with FalcoRule, ClusterFalcoRule, AlertSink and ClusterAlertSink manifests, or with Falco rules
+    #[arg(default_value = "/etc/gyrfalcon")]
+    pub paths: Vec<PathBuf>,
+    /// What is done with rules and alerts.
+    #[command(flatten)]
+    pub local: Local,
     /// Size of each CPU's ring for events in MiB (a power of two)
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = ring_size)]
     pub ring_mib: u32,
@@ -305,18 +313,9 @@ pub struct AuditRun {
     /// Files and folders with rules and sinks, as for `gyrfalcon run`
     #[arg(default_value = "/etc/gyrfalcon")]
     pub paths: Vec<PathBuf>,
-    /// Print alerts as JSON, with Falco's keys
-    #[arg(long)]
-    pub json: bool,
-    /// Append alerts to a file instead of printing them
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// How rules are compiled.
+    /// What is done with rules and alerts.
     #[command(flatten)]
-    pub compile: Compile,
-    /// Do not follow changes of the files; SIGHUP still reloads them
-    #[arg(long)]
-    pub no_watch: bool,
+    pub local: Local,
     /// Read events from a file, one in a line, in place of the webhook; ends with the file
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub file: Option<PathBuf>,

@@ -58,13 +58,13 @@ enum Wake {
 /// Runs until a signal, or the end of the file.
 pub fn run(args: &cli::AuditRun) -> Exit {
     let hostname = args.hostname();
-    let options = super::options(&args.compile, hostname.clone());
+    let options = super::options(&args.local.compile, hostname.clone());
     let (sender, wakes) = mpsc::channel();
     if let Err(error) = signals::send(&[SIGINT, SIGTERM, SIGHUP], sender.clone(), Wake::Signal) {
         error!(error = %error, "cannot receive signals");
         return Exit::System;
     }
-    let watched = !args.no_watch && args.paths.iter().all(|path| path.exists());
+    let watched = !args.local.no_watch && args.paths.iter().all(|path| path.exists());
     let _watch = watched.then(|| watch::watch(&args.paths, &sender, || Wake::Files));
     let (files, errors) = input::read(&args.paths);
     let compiled = compile(&files, &errors, &Specs::new(), options.clone(), crate::log::colour());
@@ -119,7 +119,7 @@ impl Receiving {
         configs: Vec<sinks::SinkConfig>,
         wakes: mpsc::Sender<Wake>,
     ) -> Result<Self, Failed> {
-        let sinks = Sinks::start(console(args.json, args.output.as_deref(), configs)?)?;
+        let sinks = Sinks::start(console(args.local.json, args.local.output.as_deref(), configs)?)?;
         let counters = Arc::new(Counters::default());
         let (queue, work) = Queue::new(super::queue_bytes(args), Arc::clone(&counters));
         let rules = active.ruleset.rules().len();
@@ -232,7 +232,7 @@ impl Receiving {
         let Some(active) = compiled.active.map(Arc::new) else {
             return error!("ruleset kept: the files have errors");
         };
-        let sinks = console(args.json, args.output.as_deref(), compiled.sinks)
+        let sinks = console(args.local.json, args.local.output.as_deref(), compiled.sinks)
             .and_then(|configs| Ok(self.sinks.reconfigure(configs, DRAIN)?));
         if let Err(failed) = sinks {
             return error!(error = %chain(&*failed), "ruleset kept: the new one cannot be put into effect");

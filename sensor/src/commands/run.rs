@@ -54,14 +54,14 @@ enum Wake {
 
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Run) -> Exit {
-    let options = compile_options(&args.compile, hostname(args.hostname.as_deref()));
+    let options = compile_options(&args.local.compile, hostname(args.hostname.as_deref()));
     let (files, errors) = input::read(&args.paths);
     let compiled = match load(args, &files, &errors, &options) {
         Ok(compiled) => compiled,
         Err(exit) => return exit,
     };
     let Some(active) = compiled.active.map(Arc::new) else { return Exit::Input };
-    let sinks = match console(args.json, args.output.as_deref(), compiled.sinks) {
+    let sinks = match console(args.local.json, args.local.output.as_deref(), compiled.sinks) {
         Ok(sinks) => sinks,
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
@@ -78,9 +78,9 @@ pub fn run(args: &cli::Run) -> Exit {
         error!(error = %error, "cannot receive signals");
         return Exit::System;
     }
-    let _watch = (!args.no_watch).then(|| watch::watch(&args.paths, &sender, || Wake::Files));
+    let _watch = (!args.local.no_watch).then(|| watch::watch(&args.paths, &sender, || Wake::Files));
     // What changed before the watch began.
-    if !args.no_watch && input::read(&args.paths).0 != files {
+    if !args.local.no_watch && input::read(&args.paths).0 != files {
         let _ = sender.send(Wake::Files);
     }
     drop(files);
@@ -206,7 +206,7 @@ impl Standalone {
         };
         let (sinks, writable) = (&mut self.sinks, &self.writable);
         let reconfigure = || {
-            let configs = console(args.json, args.output.as_deref(), compiled.sinks)?;
+            let configs = console(args.local.json, args.local.output.as_deref(), compiled.sinks)?;
             configs.iter().try_for_each(|config| reachable(config, writable))?;
             Ok(sinks.reconfigure(configs, DRAIN)?)
         };

@@ -138,7 +138,8 @@ pub trait Subject<'a> {
 }
 
 impl Field {
-    const fn new(name: &'static str, ty: ValueType, doc: &'static str) -> Self {
+    /// A field with one value, without argument or restriction, that nothing delivers.
+    pub const fn new(name: &'static str, ty: ValueType, doc: &'static str) -> Self {
         let marks = Marks {
             no_rhs: false,
             no_transformer: false,

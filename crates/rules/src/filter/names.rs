@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use event::{
     catalogue::EventType,
-    fields::{Arg, ArgRule, EventSource, Field, Marks, Matching},
+    fields::{Arg, ArgRule, EventSource, Field},
     params::ParamType,
-    value::{Radix, ValueType},
+    value::ValueType,
 };
 
 use super::{ast::FieldRef, typed::ValueExpr};
@@ -123,25 +123,8 @@ impl Catalogue {
         }
         let rows: Vec<(&'static str, &'static str)> =
             statics.iter().map(|(key, value)| (&*format!("static.{key}").leak(), &*value.clone().leak())).collect();
-        let field = |(name, _): &(&'static str, &'static str)| Field {
-            name,
-            ty: ValueType::Text,
-            list: false,
-            radix: Radix::Decimal,
-            arg: ArgRule::None,
-            matching: Matching::Plain,
-            marks: Marks {
-                no_rhs: false,
-                no_transformer: false,
-                filter_only: false,
-                print_only: false,
-                deprecated: false,
-                suggested: false,
-                hidden: false,
-            },
-            doc: "a static field of the configuration",
-            extract: None,
-            audit: None,
+        let field = |(name, _): &(&'static str, &'static str)| {
+            Field::new(name, ValueType::Text, "a static field of the configuration")
         };
         let extra: Vec<Field> = rows.iter().map(field).collect();
         Ok(Self { extra: extra.leak(), statics: rows.leak(), ..self })

@@ -11,7 +11,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::chain::{PLAN, STAND_IN, become_user};
+use super::{
+    cases::placeholder,
+    chain::{PLAN, STAND_IN, become_user},
+};
 use crate::{
     child::{
         Arg::{Bytes, Int, Text},
@@ -149,8 +152,7 @@ impl Player {
     }
 
     fn take(&mut self, step: &Value, mark: &str, goes_on: bool) {
-        // What the data has in names where each run puts a word of its own: four times the letter, as in mktemp(1).
-        let place = "X".repeat(4);
+        let place = placeholder();
         let text = |value: &Value| value.as_str().unwrap_or_default().replace("$TMP", "/tmp").replace(&place, mark);
         let at = |key: &str| text(&step[key]);
         let mode = step["mode"].as_i64().unwrap_or(0o644);
