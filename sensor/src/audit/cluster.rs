@@ -41,6 +41,7 @@ use crate::{
         status,
     },
     cli,
+    confine::confine,
     exit::Exit,
     sensor::Failed,
     signals,
@@ -59,6 +60,9 @@ enum Wake {
 
 /// Runs until a signal ends it.
 pub fn run(args: &cli::AuditRun) -> Exit {
+    // Before there is any other thread. That the folder cannot be made is said where it is locked.
+    let _ = fs::create_dir_all(&args.link.state_dir);
+    confine(std::slice::from_ref(&args.link.state_dir));
     let (sender, wakes) = mpsc::channel();
     if let Err(error) = signals::send(&[SIGINT, SIGTERM], sender.clone(), |_| Wake::Signal) {
         error!(error = %error, "cannot receive signals");
