@@ -202,8 +202,28 @@ fn identity(toolchain: &Toolchain, arch: Arch) -> Result<String> {
     Ok(format!("{:?} {} {changed:?} {} {:?}", toolchain.compiler, linker.display(), meta.len(), rustflags(arch)))
 }
 
+/// Leaves out what only debuggers read: three quarters of the object, which every sensor would carry. `.BTF` was made of
+/// it, and stays.
+fn without_debug_info(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = object::build::elf::Builder::read(object)?;
+    let debug = |name: &[u8]| name.strip_prefix(b".rel").unwrap_or(name).starts_with(b".debug");
+    for section in &mut builder.sections {
+        section.delete = debug(&section.name);
+    }
+    builder.delete_orphans();
+    // The linker keeps names of sections among those of symbols; here they have a table each.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn replace_if_different(built: &Path, object: &Path) -> Result<()> {
     let bytes = fs::read(built).with_context(|| format!("the build left no {}", built.display()))?;
+    let bytes = without_debug_info(&bytes).with_context(|| format!("{} is no object file", built.display()))?;
     if fs::read(object).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
