@@ -168,9 +168,9 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
         }
     }
 
-    /// How many objects wait to be written.
+    /// How many objects wait to be written, or are being written.
     pub fn waiting(&self) -> usize {
-        self.entries.values().filter(|entry| entry.wanted.is_some()).count()
+        self.entries.values().filter(|entry| entry.wanted.is_some() || entry.under_way).count()
     }
 
     /// How many objects the last look would have given if the budget had allowed it.
