@@ -1,7 +1,7 @@
 //! Takes alerts from sensors: first into the outbox, then on to whoever makes Events of them.
 //!
 //! An alert that was taken before (its sensor did not hear the acknowledgement) changes nothing. Sensors are held up
-//! while the outbox is busy; nothing is kept in memory for them.
+//! while the outbox is busy: besides the message that each session has read, [`AT_ONCE`] bytes are in memory for them.
 
 use std::{
     collections::HashMap,
@@ -9,8 +9,9 @@ use std::{
 };
 
 use link::proto;
+use prost::Message as _;
 use rules::alert::{Alert, Priority};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
 use crate::{
@@ -23,6 +24,10 @@ use crate::{
 
 /// Spools whose marks are kept without a session.
 const SPOOLS: usize = 10_000;
+
+/// Bytes of alerts that are on their way into the outbox at once, as they came over the wire. There they take several
+/// times as much: fields are parsed, and copied for each sink.
+const AT_ONCE: u32 = 8 << 20;
 
 /// Gets the alerts that are new, after they are safe.
 pub trait Announce: Send + Sync + 'static {
@@ -41,6 +46,8 @@ struct Inner {
     metrics: Metrics,
     /// Highest sequence number that was taken, by spool.
     taken: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+    /// A permit for each byte of [`AT_ONCE`].
+    room: Semaphore,
 }
 
 /// How far a spool has come.
@@ -55,7 +62,14 @@ pub struct Marks {
 impl Intake {
     /// Takes alerts into the outbox of these sinks; `pods` tells which of them can be right about where they happened.
     pub fn new(sinks: SinkSet, pods: Pods, announce: Arc<dyn Announce>, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner { sinks, pods, announce, metrics, taken: Mutex::default() }))
+        Self(Arc::new(Inner {
+            sinks,
+            pods,
+            announce,
+            metrics,
+            taken: Mutex::default(),
+            room: Semaphore::new(AT_ONCE as usize),
+        }))
     }
 
     /// How far a spool has come, now and from now on.
@@ -87,11 +101,16 @@ impl Intake {
     pub async fn take(&self, node: &Arc<str>, spool: &Arc<str>, mut alerts: Vec<proto::Alert>) -> bool {
         self.confine(node, &mut alerts);
         let Some(last) = alerts.iter().map(|alert| alert.seq).max() else { return true };
+        let bytes: usize = alerts.iter().map(proto::Alert::encoded_len).sum();
+        let Ok(room) = self.0.room.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX).min(AT_ONCE)).await else {
+            return false;
+        };
         let envelopes = alerts.iter().map(|alert| envelope(node, spool, alert)).collect();
         if let Err(error) = self.0.sinks.publish(envelopes).await {
             warn!(node = &**node, error = %link::chain(&error), "alerts are not in the store; the sensor sends them again");
             return false;
         }
+        drop(room);
         let before = self.taken(spool, last);
         let count = alerts.len();
         let fresh: Vec<_> = alerts.into_iter().filter(|alert| alert.seq > before).collect();

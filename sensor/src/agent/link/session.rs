@@ -34,8 +34,9 @@ const OUTGOING: usize = 4;
 /// Alerts in one message.
 const BATCH: usize = 256;
 
-/// Bytes of alerts in one message, the last one not counted.
-const BATCH_BYTES: usize = 256 << 10;
+/// Bytes of alerts in one message, the last one not counted. After an outage a thousand sensors send at once, and the
+/// operator reads a message of each before any is stored.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Bytes of counts in one message.
 const COUNTS_BYTES: usize = 1 << 20;
