@@ -6,6 +6,7 @@ use abi::{
 };
 
 use crate::{
+    audit::{self, AuditEvent, Surroundings},
     catalogue::EventType,
     decode::{PARAMS, Record, Status},
     event::Event,
@@ -27,6 +28,22 @@ pub fn exercise(bytes: &[u8]) {
     for field in fields::all() {
         let args = if field.arg == ArgRule::None { &anything[..1] } else { &anything[..] };
         for arg in args {
+            let _ = event.field(field, arg);
+        }
+    }
+}
+
+/// Does with a text everything that is done with an event of the audit log, and reads every field. For property tests and
+/// fuzzing: no input may make it panic.
+pub fn exercise_audit(text: &[u8]) {
+    let (arena, surroundings) = (Arena::new(), Surroundings::default());
+    // So tight that short texts reach them, too.
+    let limits = audit::json::Limits { bytes: 64 << 10, depth: 8, values: 500 };
+    let Ok(event) = AuditEvent::parse(text, limits, 1, &surroundings, &arena) else { return };
+    let _ = (event.time(), event.level(), event.target());
+    let anything = [Arg::None, Arg::Index(0), Arg::Key("/objectRef/name".into()), Arg::Key("/a/0/b~1c".into())];
+    for field in fields::all() {
+        for arg in &anything {
             let _ = event.field(field, arg);
         }
     }

@@ -434,3 +434,12 @@ proptest! {
         let _ = event.target();
     }
 }
+
+/// What `cargo fuzz run audit_event` once found is kept, and tried here.
+#[test]
+fn inputs_that_once_crashed() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/regressions/audit_event");
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        event::testing::exercise_audit(&std::fs::read(file.path()).expect("a readable file"));
+    }
+}

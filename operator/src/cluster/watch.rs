@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use api::{
@@ -23,6 +24,7 @@ use kube::{
     runtime::{
         WatchStreamExt, reflector,
         reflector::Store,
+        utils::Backoff,
         watcher,
         watcher::{Config, Event},
     },
@@ -179,8 +181,39 @@ impl Cluster {
             self.nodes.wait_until_ready(),
         );
         while !self.synced.iter().all(|synced| synced.load(Relaxed)) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// How long a watch waits until it asks again. That of kube goes up to a minute, with which an operator that starts while
+/// the API server is away would be blind for so long after it is back; a dozen watches do not burden an API server.
+#[derive(Debug)]
+struct Patience(Duration);
+
+impl Patience {
+    const FIRST: Duration = Duration::from_millis(500);
+    const LONGEST: Duration = Duration::from_secs(5);
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(Self::FIRST)
+    }
+}
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let doubled = (self.0 * 2).min(Self::LONGEST);
+        Some(std::mem::replace(&mut self.0, doubled))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -222,7 +255,7 @@ where
     let api: Api<K> = Api::all(client.clone());
     let kind = Box::leak(K::kind(&K::DynamicType::default()).into_owned().into_boxed_str());
     let stream = watcher(api, page())
-        .default_backoff()
+        .backoff(Patience::default())
         .modify(move |object| {
             object.meta_mut().managed_fields = None;
             slim(object);
@@ -244,7 +277,7 @@ where
 async fn follow_pods(client: Client, pods: Pods, changes: Arc<Changes>, synced: Arc<[AtomicBool; 2]>) {
     let api: Api<SlimPod> = Api::all(client);
     let mut listed = HashSet::new();
-    let mut stream = std::pin::pin!(complain(watcher(api, page()).default_backoff(), "Pod"));
+    let mut stream = std::pin::pin!(complain(watcher(api, page()).backoff(Patience::default()), "Pod"));
     while let Some(event) = stream.next().await {
         match event {
             Event::Init => listed.clear(),
@@ -272,7 +305,7 @@ async fn follow_pods(client: Client, pods: Pods, changes: Arc<Changes>, synced: 
 async fn follow_namespaces(client: Client, pods: Pods, synced: Arc<[AtomicBool; 2]>) {
     let api: Api<Namespace> = Api::all(client);
     let mut listed = HashSet::new();
-    let mut stream = std::pin::pin!(complain(watcher(api, page()).default_backoff(), "Namespace"));
+    let mut stream = std::pin::pin!(complain(watcher(api, page()).backoff(Patience::default()), "Namespace"));
     while let Some(event) = stream.next().await {
         match event {
             Event::Init => listed.clear(),
@@ -370,7 +403,7 @@ async fn follow_config_map(
     let data = |map: ConfigMap| Lookup::Found(Arc::new(map.data.unwrap_or_default()));
     let config = Config::default().fields(&format!("metadata.name={name}"));
     let mut listed = None;
-    let mut stream = std::pin::pin!(complain(watcher(api, config).default_backoff(), "ConfigMap"));
+    let mut stream = std::pin::pin!(complain(watcher(api, config).backoff(Patience::default()), "ConfigMap"));
     while let Some(event) = stream.next().await {
         match event {
             Event::Init => listed = None,
@@ -379,5 +412,20 @@ async fn follow_config_map(
             Event::Apply(map) => set(data(map)),
             Event::Delete(_) => set(Lookup::Missing),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_back_five_seconds_after_the_api_server_at_the_latest() {
+        let mut patience = Patience::default();
+        let waits: Vec<u128> = patience.by_ref().take(1000).map(|wait| wait.as_millis()).collect();
+        assert_eq!(waits[..5], [500, 1000, 2000, 4000, 5000]);
+        assert!(waits[5..].iter().all(|wait| *wait == 5000));
+        patience.reset();
+        assert_eq!(patience.next(), Some(Patience::FIRST));
     }
 }
