@@ -411,9 +411,11 @@ async fn faults(of: &Faults<'_>, sensors: &[Sensor], places: &[Place], uid: &str
         // The last rule of the last node's first pod had no alert before.
         let last = sensors.len().saturating_sub(1);
         let names = ["Series rule".to_owned()];
+        let mut place: Vec<Place> = places.get(last..).unwrap_or_default().to_vec();
+        place.iter_mut().for_each(|place| place.pods.truncate(1));
         let one = Storm {
             sensors: sensors.get(last..).unwrap_or_default(),
-            places: places.get(last..).unwrap_or_default(),
+            places: &place,
             uid,
             rules: &names,
         };

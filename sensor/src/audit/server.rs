@@ -208,6 +208,9 @@ async fn take(State(intake): State<Intake>, headers: HeaderMap, body: Body) -> R
     }
     let Some(room) = intake.queue.room(expected) else {
         intake.counters.refused.inc();
+        // A connection whose request is not read to its end is closed, and a client of HTTP/1.1 that still sends may see no more
+        // than that: not that it should come again, nor when.
+        drop(timeout(BODY, discard(body)).await);
         let text = "the queue is full: send these events again\n";
         return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, RETRY_AFTER)], text).into_response();
     };
@@ -244,6 +247,12 @@ fn too_large(intake: &Intake, bytes: usize) -> Response {
     );
     let text = format!("{bytes} bytes are more than the {limit} of --max-body-mib; send smaller batches\n");
     (StatusCode::PAYLOAD_TOO_LARGE, text).into_response()
+}
+
+/// Reads a body that nobody wants, as far as it comes.
+async fn discard(body: Body) {
+    let mut chunks = body.into_data_stream();
+    while let Some(Ok(_)) = chunks.next().await {}
 }
 
 /// Reads a body; `None` when it is longer than it may be.

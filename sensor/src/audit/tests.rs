@@ -208,7 +208,8 @@ async fn a_full_queue_asks_to_come_again_and_loses_nothing() {
     // Room for one request; nobody judges yet.
     let (webhook, work) = webhook(1024, 1 << 20).await;
     assert!(webhook.post(&secret("alice")).await.starts_with("HTTP/1.1 200"));
-    let answer = webhook.post(&secret("bob")).await;
+    // More than sockets hold: who is still sending must hear the answer, too.
+    let answer = webhook.post(&(secret("bob") + &" ".repeat(1_000_000))).await;
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     assert!(answer.to_ascii_lowercase().contains("retry-after: 1"), "{answer}");
     assert_eq!(webhook.counters.refused.get(), 1);
