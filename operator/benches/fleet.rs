@@ -413,12 +413,7 @@ async fn faults(of: &Faults<'_>, sensors: &[Sensor], places: &[Place], uid: &str
         let names = ["Series rule".to_owned()];
         let mut place: Vec<Place> = places.get(last..).unwrap_or_default().to_vec();
         place.iter_mut().for_each(|place| place.pods.truncate(1));
-        let one = Storm {
-            sensors: sensors.get(last..).unwrap_or_default(),
-            places: &place,
-            uid,
-            rules: &names,
-        };
+        let one = Storm { sensors: sensors.get(last..).unwrap_or_default(), places: &place, uid, rules: &names };
         let series = one_series(plane, operator, &one, argument("rate", 10_000), time).await?;
         println!("one rule in one pod: {series:?}");
         report.bound("  alerts that its Event does not count", series.sent as f64 - series.count as f64, 0.0, "");
