@@ -146,6 +146,11 @@ fn without_api_server(cluster: &Cluster) -> Result<()> {
     let outcome = headless(cluster, &talker, &receiver, &sensor);
     // Whatever happened: other cases need it.
     cluster.start_component(Component::ApiServer)?;
+    // Kubernetes' own programs look for it again after up to a minute (client-go doubles to 30 s and adds as much at random):
+    // who comes after this case would wait for service accounts and addresses.
+    [Component::ControllerManager, Component::Scheduler, Component::Proxy]
+        .into_iter()
+        .try_for_each(|component| cluster.restart(component))?;
     let gap = outcome?;
     let took = begun.elapsed().as_secs();
     ready(&space, "goes-on")?;
