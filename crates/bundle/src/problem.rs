@@ -122,6 +122,7 @@ pub(crate) fn reason(code: Code) -> Reason {
         | Code::InvalidMacroName
         | Code::InvalidListName
         | Code::FieldAsText
-        | Code::NeedlessRegex => Reason::CompileError,
+        | Code::NeedlessRegex
+        | Code::PositionalArgument => Reason::CompileError,
     }
 }

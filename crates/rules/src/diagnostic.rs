@@ -237,6 +237,8 @@ codes! {
     FieldAsText = "field-as-text", Warning, CompileCondition;
     /// A regular expression that a plain operator does better.
     NeedlessRegex = "needless-regex", Warning, CompileCondition;
+    /// An argument of an event is named by its place, which says little and may change.
+    PositionalArgument = "positional-argument", Warning, CompileCondition;
     /// A key that has no meaning here.
     UnknownKey = "unknown-key", Warning, UnknownKey;
 }

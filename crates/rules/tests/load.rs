@@ -647,3 +647,32 @@ fn static_fields_are_constants_of_conditions_and_outputs() {
     assert!(alert.output_fields.iter().any(|(key, value)| &**key == "static.site" && value == "berlin"));
     assert!(rules::filter::names::Catalogue::default().with_statics(&[("a-b".to_owned(), String::new())]).is_err());
 }
+
+#[test]
+fn an_argument_that_is_named_by_its_place_is_told_by_its_name() {
+    check(
+        &[&rule("evt.type = socket and evt.arg[0] contains AF_PACKET")],
+        expect![[r#"
+            warning[positional-argument]: `evt.arg[0]` is `fd` of socket
+              0.yaml:3:36     condition: evt.type = socket and evt.arg[0] contains AF_PACKET
+                                                               ^^^^^^^^^^ write `evt.arg.NAME`; those of socket are fd, domain, type, proto, flags. What stood at a place was something else in earlier versions of Falco
+        "#]],
+    );
+    check(
+        &[&rule("evt.type in (open, openat, openat2) and evt.arg[1] startswith /etc")],
+        expect![[r#"
+            warning[positional-argument]: `evt.arg[1]` is `dirfd` of openat and openat2; `name` of open
+              0.yaml:3:54     condition: evt.type in (open, openat, openat2) and evt.arg[1] startswith /etc
+                                                                                 ^^^^^^^^^^ write `evt.arg.NAME`; those of open are fd, name, flags, mode, dev, ino. What stood at a place was something else in earlier versions of Falco
+        "#]],
+    );
+    check(
+        &[&rule("evt.type = close and evt.arg[7] = a")],
+        expect![[r#"
+            warning[positional-argument]: `evt.arg[7]` is nothing: no event of this rule has so many arguments
+              0.yaml:3:35     condition: evt.type = close and evt.arg[7] = a
+                                                              ^^^^^^^^^^ write `evt.arg.NAME`; those of close are res, fd. What stood at a place was something else in earlier versions of Falco
+        "#]],
+    );
+    check(&[&rule("evt.type = socket and evt.arg.domain contains AF_PACKET")], expect![[""]]);
+}

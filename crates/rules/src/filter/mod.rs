@@ -15,6 +15,7 @@ mod nets;
 pub mod parse;
 pub mod path_set;
 mod pattern;
+pub(crate) mod positional;
 pub mod print;
 pub mod program;
 mod text_index;

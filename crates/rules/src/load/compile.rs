@@ -16,6 +16,7 @@ use crate::{
         ast::Expr,
         check::{self, Finding},
         names::Catalogue,
+        positional,
         print::canonical,
         typed::Typed,
         types::event_types,
@@ -127,6 +128,10 @@ fn check_rule(
         report.add(Code::DeprecatedField, span, message, |d| d.item(ItemKind::Rule, name));
     }
     let events = event_types(tree).intersection(source.event_types());
+    for finding in positional::doubts(tree, &events) {
+        let span = resolver.span(finding.at);
+        report.add(finding.code, span, finding.message, |d| d.maybe_help(finding.help).item(ItemKind::Rule, name));
+    }
     if rule.warn_evttypes && source == EventSource::Syscall && events.len() > MANY_TYPES {
         let message = "Rule matches too many evt.type values. This has a significant performance penalty.";
         report.add(Code::TooManyEventTypes, rule.condition.whole(), message, |d| {
