@@ -92,6 +92,7 @@ impl Room {
         for file in ["etc/passwd", "etc/group", "etc/shadow"] {
             fs::copy(Path::new("/").join(file), base.join(file)).expect("a copy in a temporary folder");
         }
+        fs::write(base.join("etc/hosts"), "127.0.0.1 localhost\n").expect("a file in a temporary folder");
         fs::write(base.join("opt/gyr/agent"), "").expect("a file in a temporary folder");
         let program = std::env::current_exe().expect("this program has a path");
         Self { folder, program }
@@ -129,8 +130,16 @@ impl Room {
 
     /// Plays a case in a container of its own, and returns the container's id.
     pub fn in_container(&self, case: &Case, mark: &str, privileged: bool) -> Result<String, String> {
+        self.contained(plan(case, mark), mark, privileged)
+    }
+
+    /// Has a chain of processes take steps in an ordinary container of its own.
+    pub fn perform_contained(&self, chain: &Value, steps: &Value, mark: &str) -> Result<(), String> {
+        self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, false).map(drop)
+    }
+
+    fn contained(&self, mut plan: Value, mark: &str, privileged: bool) -> Result<String, String> {
         let container = Overlay::new(self.folder.path(), mark)?;
-        let mut plan = plan(case, mark);
         plan["agent"] = format!("{INSIDE}/agent").into();
         plan["links"] = "/tmp".into();
         // Who is not root in the container has its capabilities nevertheless.

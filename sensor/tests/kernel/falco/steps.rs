@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     child::{
-        Arg::{Bytes, Int, Text},
-        before_exec, call, own, wait_for_stop,
+        Arg::{self, Bytes, Int, Text},
+        Room, before_exec, call, own, wait_for_stop,
     },
     harness::wait_for,
     needs::which,
@@ -27,7 +27,7 @@ use crate::{
 const AT_FDCWD: i64 = libc::AT_FDCWD as i64;
 
 /// The steps that can be taken here.
-const KNOWN: [&str; 31] = [
+const KNOWN: [&str; 35] = [
     "mkdir",
     "open",
     "openat",
@@ -59,6 +59,10 @@ const KNOWN: [&str; 31] = [
     "sleep",
     "rmdir",
     "chmod",
+    "chdir",
+    "truncate",
+    "write_mapped",
+    "open_by_handle",
 ];
 
 /// Whether a step can be taken here.
@@ -227,10 +231,21 @@ impl Player {
             "socket" => {
                 let kind = if at("type") == "SOCK_RAW" { libc::SOCK_RAW } else { libc::SOCK_DGRAM };
                 // `ETH_P_ALL` in the order of the network.
-                let protocol = if at("protocol") == "ETH_P_ALL" { 0x0300 } else { 0 };
-                assert_eq!(at("domain"), "AF_PACKET", "nobody knows another domain");
-                self.opened(call("socket", &[Int(libc::AF_PACKET.into()), Int(kind.into()), Int(protocol)]))
+                let protocol = if at("protocol") == "ETH_P_ALL" { 0x0300 } else { libc::IPPROTO_ICMP };
+                let domain = match at("domain").as_str() {
+                    "AF_PACKET" => libc::AF_PACKET,
+                    "AF_INET" => libc::AF_INET,
+                    other => panic!("nobody knows the domain {other}"),
+                };
+                match step["by"].as_str() {
+                    Some("io_uring") => self.opened(socket_by_ring(domain, kind, protocol)),
+                    _ => self.opened(call("socket", &[Int(domain.into()), Int(kind.into()), Int(protocol.into())])),
+                }
             }
+            "chdir" => call("chdir", &[Text(&at("path"))]),
+            "truncate" => call("truncate", &[Text(&at("path")), Int(step["length"].as_i64().unwrap_or(0))]),
+            "write_mapped" => self.write_mapped(),
+            "open_by_handle" => self.opened(open_by_handle(&at("path"), flags(step))),
             "dup" | "dup2" | "dup3" => {
                 let client = &self.connection.as_ref().expect("a connection").0;
                 let fd = Int(std::os::fd::AsRawFd::as_raw_fd(client).into());
@@ -286,6 +301,18 @@ impl Player {
             self.descriptors.push(own(fd));
         }
         fd
+    }
+
+    /// Writes a byte through a shared mapping of the file that was opened last.
+    fn write_mapped(&self) -> i64 {
+        let file = self.descriptors.last().expect("an open file");
+        let fd = Int(std::os::fd::AsRawFd::as_raw_fd(file).into());
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let page = call("mmap", &[Int(0), Int(4096), Int(rights.into()), Int(libc::MAP_SHARED.into()), fd, Int(0)]);
+        let memory = fs::OpenOptions::new().write(true).open("/proc/self/mem").expect("memory of our own");
+        let page = u64::try_from(page).expect("a mapping");
+        std::os::unix::fs::FileExt::write_all_at(&memory, b"#", page).expect("a mapped page");
+        0
     }
 
     fn started(&mut self, mut child: Child, goes_on: bool, timeout_s: u64) -> i64 {
@@ -351,6 +378,29 @@ impl Player {
         }
         command.spawn().expect("a process")
     }
+}
+
+/// Asks for a socket past `socket(2)`.
+fn socket_by_ring(domain: i32, kind: i32, protocol: i32) -> i64 {
+    let mut ring = io_uring::IoUring::new(2).expect("a ring");
+    let entry = io_uring::opcode::Socket::new(domain, kind, protocol).build();
+    // SAFETY: the entry points to no memory.
+    unsafe { ring.submission().push(&entry) }.expect("room for one");
+    ring.submit_and_wait(1).expect("a ring that works");
+    ring.completion().next().expect("an answer").result().into()
+}
+
+/// Opens a file without saying its name a second time.
+fn open_by_handle(path: &str, flags: i64) -> i64 {
+    const MAX_HANDLE: usize = 128;
+    let mut handle = [0u8; 8 + MAX_HANDLE];
+    handle[..4].copy_from_slice(&u32::try_from(MAX_HANDLE).expect("small").to_ne_bytes());
+    let (room, mount) = (Room::new(&handle), Room::new(&[0; 4]));
+    let named = call("name_to_handle_at", &[Int(AT_FDCWD), Text(path), Arg::Room(&room), Arg::Room(&mount), Int(0)]);
+    assert_eq!(named, 0, "no handle of {path}");
+    let folder = fs::File::open(Path::new(path).parent().expect("a file in a folder")).expect("a folder");
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&folder);
+    call("open_by_handle_at", &[Int(fd.into()), Arg::Room(&room), Int(flags)])
 }
 
 /// Open flags by name.
