@@ -8,6 +8,8 @@ use anyhow::Result;
 use e2e::{Cluster, ClusterOptions, Tools};
 use libtest_mimic::{Completion, Failed, Trial};
 
+use crate::audit;
+
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(60);
 
@@ -66,7 +68,8 @@ fn shared() -> Result<RwLockReadGuard<'static, Option<Cluster>>> {
 fn alone() -> Result<RwLockWriteGuard<'static, Option<Cluster>>> {
     let mut cluster = CLUSTER.write().unwrap_or_else(PoisonError::into_inner);
     if cluster.is_none() {
-        *cluster = Some(Cluster::start(ClusterOptions { node: true, ..ClusterOptions::default() })?);
+        let audit_webhook = audit::webhook()?;
+        *cluster = Some(Cluster::start(ClusterOptions { node: true, audit_webhook, ..ClusterOptions::default() })?);
     }
     Ok(cluster)
 }

@@ -5,6 +5,7 @@
 //! *ignored with the reason*, or failed when `REQUIRE_KERNEL=1` says that the machine is meant to have it. Nothing here
 //! sleeps in place of a condition.
 
+mod audit;
 mod cluster;
 mod config;
 mod facts;
@@ -39,6 +40,7 @@ fn main() {
         config::trials(),
         replicas::trials(),
         walkthroughs::trials(),
+        audit::trials(),
     ];
     let conclusion = libtest_mimic::run(&args, trials.into_iter().flatten().filter(chosen).collect());
     harness::stop();
