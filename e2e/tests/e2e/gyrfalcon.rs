@@ -15,6 +15,7 @@ use crate::steps::{
     condition, events, falco_rule, hits, installed, kill, operator_pod, past_the_webhook, ready, root, rule, sink_to,
     state, wait_condition, wait_hits,
 };
+use crate::talker::Talker;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -48,6 +49,7 @@ fn rule_fires(cluster: &Cluster) -> Result<()> {
     let found = try_wait_for(LONG, "an Event on the pod", || Ok(events(&space, "web")?.into_iter().next()))?;
     // No measurement: four cases share two processors, and kubectl takes its time. Seconds would still be wrong.
     let took = begun.elapsed();
+    println!("from `kubectl exec` to the Event in `kubectl get events`: {took:?}");
     ensure!(took < Duration::from_secs(15), "the Event took {took:?}");
     ensure!(found["reason"] == "WordSeen" && found["type"] == "Warning", "{found:#}");
     let pod = space.kubectl_json(["get", "pod", "web"])?;
@@ -82,6 +84,7 @@ fn official_rules(cluster: &Cluster) -> Result<()> {
     space.apply(&manifest.to_string())?;
     space.kubectl(["wait", "--for=condition=Ready", "clusterfalcorule/falco-stable", "--timeout=60s"])?.success()?;
     let took = begun.elapsed();
+    println!("official ruleset, from `kubectl apply` to `kubectl wait --for=condition=Ready`: {took:?}");
     ensure!(took < Duration::from_secs(30), "Ready took {took:?}");
     space.exec("web", ["cat", "/etc/shadow"])?;
     let about = "Read sensitive file untrusted";
@@ -270,7 +273,9 @@ fn sink(cluster: &Cluster) -> Result<()> {
     let begun = Instant::now();
     space.exec("web", ["echo", "ninth-word"])?;
     let alerts = receiver.wait(2)?;
-    ensure!(begun.elapsed() < Duration::from_secs(15), "the alert took {:?}", begun.elapsed());
+    let took = begun.elapsed();
+    println!("from `kubectl exec` to the webhook: {took:?}");
+    ensure!(took < Duration::from_secs(15), "the alert took {took:?}");
     let alert: Value = serde_json::from_str(&alerts[1])?;
     ensure!(alert["rule"] == "Sent" && alert["output_fields"]["k8s.ns.name"] == space.name(), "{alert:#}");
     // That of the other namespace came first, if it came at all.
@@ -377,17 +382,27 @@ fn deleted_without_operator(cluster: &Cluster) -> Result<()> {
 }
 
 fn upgrade(cluster: &Cluster) -> Result<()> {
+    const WORD: &str = "thirteenth-word";
     installed(cluster)?;
     let space = cluster.namespace("upgrade")?;
-    space.busybox("web", "sleep 1000")?;
-    space.apply(&falco_rule("stays", &json!({"rule": rule("Stays", "thirteenth-word")})))?;
+    let receiver = Receiver::start(None)?;
+    space.apply(&sink_to(&receiver.url(cluster), &json!({})))?;
+    space.apply(&falco_rule("stays", &json!({"rule": rule("Stays", WORD)})))?;
     let before = ready(&space, "stays")?;
+    wait_condition(&space, "alertsink", "hook", "Ready", "True")?;
+    let talker = Talker::start(&space, WORD)?;
+    receiver.wait(3)?;
     let more = ["operator.replicas=1", "operator.podAnnotations.round=two", "sensor.podAnnotations.round=two"];
     install::helm(cluster, &root().join("charts/gyrfalcon"), &more)?;
     let after = ready(&space, "stays")?;
     ensure!(before["metadata"]["uid"] == after["metadata"]["uid"]);
-    space.exec("web", ["echo", "thirteenth-word"])?;
-    wait_hits(&space, "stays", 1)
+    let upgraded = talker.said(cluster)?;
+    try_wait_for(LONG, "three more", || Ok((talker.said(cluster)? >= upgraded + 3).then_some(())))?;
+    // Between one sensor and the next nobody looks; everything else is told, once.
+    let (count, gap) = talker.stop_and_find_gap(&receiver)?;
+    println!("an upgrade among {count} alerts: no sensor ran within {gap:?}, each of the others came once");
+    ensure!(gap.clone().count() < 60, "nobody looked for {gap:?}, a third of a second each");
+    wait_hits(&space, "stays", i64::try_from(count - gap.count() as u64)?)
 }
 
 fn helm_test(cluster: &Cluster) -> Result<()> {

@@ -2,7 +2,7 @@
 //! number has arrived.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -50,6 +50,22 @@ impl<'a> Talker<'a> {
         self.space.exec(POD, ["touch", "/stop"])?;
         let count = try_wait_for(LONG, "the talker ends", || Ok(self.space.exec(POD, ["cat", "/count"]).ok()))?;
         count.trim().parse().context("no number")
+    }
+
+    /// Ends it, and waits until each number has arrived once but for those of one gap. How many there were, and the gap.
+    pub fn stop_and_find_gap(self, receiver: &Receiver) -> Result<(u64, Range<u64>)> {
+        let word = self.word.clone();
+        let count = self.stop()?;
+        let mut missing: Vec<u64> = Vec::new();
+        let found = try_wait_for(LONG, "all numbers but those of one gap", || {
+            let heard = heard(&word, receiver)?;
+            ensure!(heard.values().all(|times| *times == 1), "some came more than once: {heard:?}");
+            missing = (1..=count).filter(|number| !heard.contains_key(number)).collect();
+            let (first, last) = (missing.first().copied().unwrap_or(1), missing.last().map_or(1, |last| last + 1));
+            let one = missing.len() as u64 == last - first && last <= count;
+            Ok(one.then_some((count, first..last)))
+        });
+        found.with_context(|| format!("missing: {missing:?}"))
     }
 
     /// How often each number has arrived.
