@@ -16,7 +16,7 @@ use anyhow::{Result, anyhow, bail};
 use crate::checkout::{self, Checkout};
 use crate::codegen::Mode;
 use crate::tally::{self, Tally};
-use crate::{binaries, chart, deny, e2e_test, ebpf, kernel_test, process, tidy};
+use crate::{binaries, chart, deny, e2e_test, ebpf, kernel_test, kubernetes, process, tidy};
 use report::{Outcome, Row};
 
 /// One part of the tests.
@@ -120,10 +120,7 @@ impl Suite<'_> {
             Step::Fmt => fmt(self.checkout).map(|()| Outcome::Passed(Tally::default())),
             Step::Tidy => tidy::run(self.checkout).map(|()| Outcome::Passed(Tally::default())),
             Step::Deny => deny::run(self.checkout).map(|()| Outcome::Passed(Tally::default())),
-            Step::Chart => match chart::cannot_run() {
-                Some(reason) => Ok(Outcome::CannotRun(reason)),
-                None => chart::run(self.checkout, Mode::Check).map(|()| Outcome::Passed(Tally::default())),
-            },
+            Step::Chart => self.chart(),
             Step::Ebpf => self.object().map(|_| Outcome::Passed(Tally::default())),
             Step::Clippy => clippy(self.checkout, self.object()?).map(|()| Outcome::Passed(Tally::default())),
             Step::Unit => {
@@ -133,6 +130,17 @@ impl Suite<'_> {
             }
             Step::Kernel => self.kernel(),
             Step::E2e => self.e2e(),
+        }
+    }
+
+    fn chart(&self) -> Result<Outcome> {
+        // A fresh machine has no helm. When the tests on a cluster come later, what they need is built anyway.
+        if self.request.steps().contains(&Step::E2e) && e2e_test::cannot_run(self.checkout).is_none() {
+            kubernetes::tools(self.checkout)?;
+        }
+        match chart::cannot_run() {
+            Some(reason) => Ok(Outcome::CannotRun(reason)),
+            None => chart::run(self.checkout, Mode::Check).map(|()| Outcome::Passed(Tally::default())),
         }
     }
 

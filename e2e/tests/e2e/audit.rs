@@ -87,7 +87,7 @@ fn receives(cluster: &Cluster) -> Result<()> {
     let space = cluster.namespace("audited")?;
     space.busybox("web", "sleep 1000")?;
     space.apply(&exec_rule())?;
-    let rule = wait_condition(&space, "falcorule", "who-execs", "Ready", "False")?;
+    let rule = wait_condition(&space, "falcorule", "who-execs", "Ready", "Unknown")?;
     ensure!(
         condition(&rule, "Ready").is_some_and(|ready| ready["reason"] == "NoAuditReceiver"),
         "{:#}",

@@ -209,14 +209,16 @@ impl Pods {
         Subscription { node: node.into(), mailbox, tables: self.clone() }
     }
 
-    /// The uid that the API server knows a pod by: of a static pod, that of its mirror. None when there is no such pod.
+    /// The uid that the API server knows a pod by: of a static pod, that of its mirror; of a pod of which only the name is
+    /// known (a request in the audit log), that of the pod that has it now. None when there is no such pod.
     pub fn api_uid(&self, namespace: &str, name: &str, runtime_uid: &str) -> Option<String> {
         let tables = self.lock();
         if tables.pods.contains_key(runtime_uid) {
             return Some(runtime_uid.to_owned());
         }
         let entry = tables.by_name.get(&(namespace.into(), name.into()))?;
-        (entry.config_hash.as_deref() == Some(runtime_uid)).then(|| entry.uid.to_string())
+        let same = runtime_uid.is_empty() || entry.config_hash.as_deref() == Some(runtime_uid);
+        same.then(|| entry.uid.to_string())
     }
 
     /// Whether a pod can be on this node: what a sensor says of a pod that is known to be elsewhere, or to be another, is
@@ -425,6 +427,8 @@ mod tests {
         assert_eq!(pods.api_uid("shop", "etcd-a", "h4sh").as_deref(), Some("api"));
         assert_eq!(pods.api_uid("shop", "etcd-a", "api").as_deref(), Some("api"));
         assert_eq!(pods.api_uid("shop", "etcd-a", "other"), None, "an earlier pod of the same name");
+        assert_eq!(pods.api_uid("shop", "etcd-a", "").as_deref(), Some("api"), "named in a request");
+        assert_eq!(pods.api_uid("shop", "nobody", ""), None);
     }
 
     #[test]
