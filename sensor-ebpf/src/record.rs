@@ -45,7 +45,7 @@ pub struct PendingPath {
 }
 
 /// How many paths one record can have; a power of two.
-pub const PENDING: usize = 4;
+pub const PENDING: usize = 8;
 
 /// One element of map `SCRATCH`.
 ///
@@ -73,6 +73,8 @@ pub struct Scratch {
     pub pending: u64,
     /// Paths appended so far.
     pub walked: u64,
+    /// Standard descriptors described so far.
+    pub described: u64,
     /// Index of the ring class.
     pub class: u64,
     /// Of a 32-bit call: [`crate::compat`] has put its arguments here and jumped to the program of its number.
@@ -122,6 +124,7 @@ impl Record {
         state.flags = 0;
         state.pending = 0;
         state.walked = 0;
+        state.described = 0;
         state.class = u64::from(class);
         Some(record)
     }

@@ -151,6 +151,11 @@ const FIELDS: &[&str] = &[
     "proc.pexepath",
     "proc.aname[0]",
     "proc.aname[2]",
+    "proc.stdin.type",
+    "proc.stdin.name",
+    "proc.stdout.type",
+    "fd.types",
+    "fd.types[0]",
     "user.name",
     "user.uid",
     "container.id",
@@ -212,7 +217,8 @@ fn compare(run: &Run, parent: &str, alerts: &[Alert]) -> Vec<String> {
     let common = json!({
         "evt.type": case.row, "proc.name": mark, "proc.exe": "traced", "proc.exepath": program, "proc.cmdline": cmdline,
         "proc.pname": parent, "proc.ppid": run.parent, "proc.pexepath": program, "proc.aname[0]": mark,
-        "proc.aname[2]": harness::own_name(), "user.name": "root", "user.uid": 0, "container.id": host::container_id(),
+        "proc.aname[2]": harness::own_name(), "proc.stdin.type": "file", "proc.stdin.name": "/dev/null",
+        "proc.stdout.type": "pipe", "user.name": "root", "user.uid": 0, "container.id": host::container_id(),
     });
     let mut wrong = Vec::new();
     let mut left = alerts;

@@ -14,6 +14,7 @@ mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use abi::record::{KINDS_MAX, STANDARD_FDS};
 use event::{
     catalogue::EventType,
     containers::Whereabouts,
@@ -176,6 +177,17 @@ impl World {
 
     fn fd(&self, pid: i64, fd: i64) -> Option<&Open> {
         self.tables.get(&pid)?.get(&fd)
+    }
+
+    /// What the kernel would tell of a process's open descriptors.
+    fn descriptors(&self, mut record: Encoder, pid: i64) -> Encoder {
+        let Some(table) = self.tables.get(&pid) else { return record };
+        let open = || table.iter().filter_map(|(fd, open)| Some((u32::try_from(*fd).ok()?, open)));
+        for (fd, open) in open().take_while(|(fd, _)| *fd < STANDARD_FDS as u32) {
+            record = open.describe_standard(record, fd as u8);
+        }
+        let listed = open().take_while(|(fd, _)| *fd < KINDS_MAX as u32);
+        record.open_fds(&listed.map(|(fd, open)| open.listed(fd)).collect::<Vec<_>>())
     }
 
     fn next_time(&mut self) -> u64 {
