@@ -1,7 +1,8 @@
 //! Descriptors that the event is not about, for rules that ask: what 0, 1 and 2 are, and of which kinds the others are.
 //!
 //! They are read from the task's table when the event happens. Programs of their own do it, on the way to the walker, so
-//! that the verifier checks them once per hook; without a rule that asks nobody comes by.
+//! that the verifier checks them once per hook; without a rule that asks nobody comes by. The slot of the kinds is empty for
+//! execs, which are about no descriptor.
 
 use abi::{
     control::{slot, want},
@@ -39,7 +40,7 @@ pub fn exec_standard(ctx: BtfTracePointContext) -> i32 {
 /// Appends the kinds of all descriptors of who made a system call.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn syscall_kinds(ctx: BtfTracePointContext) -> i32 {
-    kinds(&ctx, Hook::Syscall, &SYSCALLS);
+    kinds(&ctx);
     0
 }
 
@@ -85,8 +86,8 @@ fn standard(ctx: &BtfTracePointContext, hook: Hook, helpers: &ProgramArray) {
 }
 
 #[inline(always)]
-fn kinds(ctx: &BtfTracePointContext, hook: Hook, helpers: &ProgramArray) {
-    let Some(mut record) = Record::resume(hook) else { return };
+fn kinds(ctx: &BtfTracePointContext) {
+    let Some(mut record) = Record::resume(Hook::Syscall) else { return };
     if record.room() {
         let at = mask::<POSITION_MASK>(record.state().position);
         let start = at + BlockHeader::SIZE as u64;
@@ -103,7 +104,7 @@ fn kinds(ctx: &BtfTracePointContext, hook: Hook, helpers: &ProgramArray) {
         let len = record.state().cursor - start;
         record.close(at, u64::from(tag::KINDS), status::OK, len & 0xffff);
     }
-    walk::finish(ctx, record, helpers);
+    walk::finish(ctx, record, &SYSCALLS);
 }
 
 /// What tells the kind of an open file.

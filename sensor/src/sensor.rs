@@ -101,7 +101,7 @@ impl Sensor {
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
         }
-        let (driver, consumer) = Driver::load(&host, driver::object(), driver)?;
+        let (mut driver, consumer) = Driver::load(&host, driver::object(), driver)?;
 
         let reader = Reader::new(host.cgroups, &containers.host_root);
         let (accounts, users) = Accounts::read();

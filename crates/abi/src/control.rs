@@ -18,7 +18,7 @@ pub mod want {
     pub const ENV: u32 = 2;
     /// What descriptors 0, 1 and 2 are, with exec records and those of system calls.
     pub const STANDARD: u32 = 4;
-    /// The kinds of all open descriptors, with the same records.
+    /// The kinds of all open descriptors, with records of system calls: an exec is about no descriptor.
     pub const KINDS: u32 = 8;
 }
 

@@ -527,8 +527,10 @@ mod tests {
         assert_eq!(reason(&edit(4, 17)), "too_many_ancestors");
         assert_eq!(reason(&edit(4, 9)), "short_ancestors");
         assert_eq!(reason(&edit(Header::SIZE, 2)), "unknown_tag");
-        assert_eq!(reason(&edit(Header::SIZE, 0x8d)), "unknown_tag");
-        assert_eq!(reason(&edit(Header::SIZE, tag::FD)), "wrong_size");
+        assert_eq!(reason(&edit(Header::SIZE, tag::END)), "unknown_tag");
+        for fixed in [tag::FD, tag::STANDARD + 2, tag::KINDS] {
+            assert_eq!(reason(&edit(Header::SIZE, fixed)), "wrong_size");
+        }
         assert_eq!(reason(&edit(Header::SIZE + 1, 9)), "unknown_status");
     }
 

@@ -306,14 +306,14 @@ impl Driver {
 
     /// Says what records carry beyond their parameters: bits of [`abi::control::want`].
     pub fn want(&mut self, wants: u32) -> Result<(), DriverError> {
-        const HELPERS: [(u32, u32, [&str; 2]); 2] = [
-            (want::STANDARD, slot::STANDARD, ["exec_standard", "syscall_standard"]),
-            (want::KINDS, slot::KINDS, ["exec_kinds", "syscall_kinds"]),
-        ];
-        for (_, slot, [exec, syscall]) in HELPERS.into_iter().filter(|(bit, ..)| wants & bit != 0) {
-            let program = self.program(exec, "sched_process_exec")?;
-            self.exec_helpers.set(slot, &program, 0).map_err(map_error("EXEC_HELPERS"))?;
-            let program = self.program(syscall, "sys_exit")?;
+        if wants & want::STANDARD != 0 {
+            let program = self.program("exec_standard", "sched_process_exec")?;
+            self.exec_helpers.set(slot::STANDARD, &program, 0).map_err(map_error("EXEC_HELPERS"))?;
+        }
+        let helpers =
+            [(want::STANDARD, slot::STANDARD, "syscall_standard"), (want::KINDS, slot::KINDS, "syscall_kinds")];
+        for (_, slot, name) in helpers.into_iter().filter(|(bit, ..)| wants & bit != 0) {
+            let program = self.program(name, "sys_exit")?;
             self.syscalls.set(slot, &program, 0).map_err(map_error("SYSCALLS"))?;
         }
         self.control.want(wants);

@@ -60,14 +60,14 @@ fn execve_started(t: &mut Script) {
 fn execve_connected(t: &mut Script) {
     let path = t.path(t.mark());
     let mut command = Command::new(&path);
-    let (client, server) = t.aside(|| {
+    let (_listener, client, server) = t.aside(|| {
         std::os::unix::fs::symlink("/bin/true", &path).expect("a link on the stage");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let server = listener.local_addr().expect("a bound socket");
         let stream = TcpStream::connect(server).expect("a listener");
         let client = stream.local_addr().expect("a connected socket");
         command.stdin(OwnedFd::from(stream));
-        (client, server)
+        (listener, client, server)
     });
     command.arg0("zero").args(["one", "two words"]).stdout(Stdio::null());
     let mut child = command.spawn().expect("a program");

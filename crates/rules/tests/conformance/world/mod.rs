@@ -179,15 +179,22 @@ impl World {
         self.tables.get(&pid)?.get(&fd)
     }
 
-    /// What the kernel would tell of a process's open descriptors.
-    fn descriptors(&self, mut record: Encoder, pid: i64) -> Encoder {
-        let Some(table) = self.tables.get(&pid) else { return record };
-        let open = || table.iter().filter_map(|(fd, open)| Some((u32::try_from(*fd).ok()?, open)));
-        for (fd, open) in open().take_while(|(fd, _)| *fd < STANDARD_FDS as u32) {
-            record = open.describe_standard(record, fd as u8);
-        }
-        let listed = open().take_while(|(fd, _)| *fd < KINDS_MAX as u32);
-        record.open_fds(&listed.map(|(fd, open)| open.listed(fd)).collect::<Vec<_>>())
+    /// A process's open descriptors with numbers below a limit.
+    fn open_below(&self, pid: i64, limit: usize) -> impl Iterator<Item = (u32, &Open)> {
+        let all = self.tables.get(&pid).into_iter().flatten();
+        all.filter_map(|(fd, open)| Some((u32::try_from(*fd).ok()?, open)))
+            .take_while(move |(fd, _)| *fd < limit as u32)
+    }
+
+    /// Says what its standard descriptors are.
+    fn standard(&self, record: Encoder, pid: i64) -> Encoder {
+        self.open_below(pid, STANDARD_FDS).fold(record, |record, (fd, open)| open.describe_standard(record, fd as u8))
+    }
+
+    /// Lists its open descriptors.
+    fn kinds(&self, record: Encoder, pid: i64) -> Encoder {
+        let listed: Vec<_> = self.open_below(pid, KINDS_MAX).map(|(fd, open)| open.listed(fd)).collect();
+        record.open_fds(&listed)
     }
 
     fn next_time(&mut self) -> u64 {
