@@ -67,32 +67,27 @@ pub fn describe(record: &mut Record, file: u64, tags: Tags) {
     let inode: u64 = probe(file + off!(file_inode));
     let sb: u64 = probe(inode + off!(inode_sb));
     let mode = u32::from(probe::<u16>(inode + off!(inode_mode)));
-    let mut facts = FdFacts {
-        ino: probe(inode + off!(inode_ino)),
-        dev: probe(sb + off!(sb_dev)),
-        mode,
-        family: 0,
-        sock_type: 0,
-        protocol: 0,
-        local_port: 0,
-        remote_port: 0,
-        reserved: 0,
-        flags: layer(inode, sb) as u32,
-        local_addr: [0; 16],
-        remote_addr: [0; 16],
-    };
+    let Some((at, facts)) = record.begin_value::<FdFacts>() else { return };
+    facts.ino = probe(inode + off!(inode_ino));
+    facts.dev = probe(sb + off!(sb_dev));
+    facts.mode = mode;
+    (facts.family, facts.sock_type, facts.protocol) = (0, 0, 0);
+    (facts.local_port, facts.remote_port, facts.reserved) = (0, 0, 0);
+    facts.flags = layer(inode, sb) as u32;
+    (facts.local_addr, facts.remote_addr) = ([0; 16], [0; 16]);
     if mode & S_IFMT == S_IFSOCK {
         facts.flags |= fd_flag::SOCKET;
         let sk: u64 = probe(probe::<u64>(file + off!(file_private)) + off!(socket_sk));
-        socket(&mut facts, probe(file + off!(file_private)), sk);
-        record.value(u64::from(tags.facts), facts);
-        if facts.family == AF_UNIX {
+        socket(facts, probe(file + off!(file_private)), sk);
+        let family = facts.family;
+        record.end_value::<FdFacts>(at, u64::from(tags.facts));
+        if family == AF_UNIX {
             unix_path(record, sk, tags.socket_path);
         }
         return;
     }
+    record.end_value::<FdFacts>(at, u64::from(tags.facts));
     want_path(record, file, tags.path);
-    record.value(u64::from(tags.facts), facts);
 }
 
 /// Path of a Unix socket: its own, or that of the one that it is connected to.

@@ -71,11 +71,8 @@ fn standard(ctx: &BtfTracePointContext, hook: Hook, helpers: &ProgramArray) {
     record.state().described = fd + 1;
     if let Some(file) = open_file(Ptr::current(), fd as i32) {
         let of = |tag: u8| tag.wrapping_add(fd as u8);
-        let tags = Tags {
-            facts: of(tag::STANDARD),
-            path: of(tag::STANDARD_PATH),
-            socket_path: of(tag::STANDARD_SOCKET_PATH),
-        };
+        let tags =
+            Tags { facts: of(tag::STANDARD), path: of(tag::STANDARD_PATH), socket_path: of(tag::STANDARD_SOCKET_PATH) };
         describe(&mut record, file, tags);
     }
     if fd + 1 < STANDARD_FDS as u64 {

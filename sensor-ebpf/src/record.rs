@@ -209,6 +209,25 @@ impl Record {
         self.close(at, tag, status::OK, size_of::<T>() as u64);
     }
 
+    /// Begins a block with a plain value, to be filled where it is: on the stack there is little room. What was there is
+    /// what the value begins with.
+    #[inline(always)]
+    pub fn begin_value<T: Copy>(&mut self) -> Option<(u64, &'static mut T)> {
+        if !self.room() {
+            return None;
+        }
+        let at = self.start();
+        // SAFETY: as in `value`; every `T` used is made of integers. The memory outlives the program, and only the program
+        // of this hook on this CPU uses it.
+        Some((at, unsafe { &mut *self.at(at + BLOCK).cast::<T>() }))
+    }
+
+    /// Ends that block.
+    #[inline(always)]
+    pub fn end_value<T: Copy>(&mut self, at: u64, tag: u64) {
+        self.close(at, tag, status::OK, size_of::<T>() as u64);
+    }
+
     /// Appends a string of the traced program. Returns its first byte.
     #[inline(always)]
     pub fn user_text(&mut self, tag: u64, address: u64) -> Option<u8> {
