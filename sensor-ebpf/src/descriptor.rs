@@ -35,18 +35,33 @@ pub fn open_file(task: Ptr, fd: i32) -> Option<u64> {
     if fd < 0 {
         return None;
     }
+    let table = table(task)?;
+    if fd as u32 >= table.len {
+        return None;
+    }
+    let file: u64 = probe(table.files + 8 * (fd as u64));
+    (file != 0).then_some(file)
+}
+
+/// The table of descriptors of a task.
+#[derive(Clone, Copy)]
+pub struct Table {
+    /// Address of the array of open files, null where a descriptor is not open.
+    pub files: u64,
+    /// Length of that array.
+    pub len: u32,
+}
+
+/// Finds it.
+#[inline(always)]
+pub fn table(task: Ptr) -> Option<Table> {
     let files = task.ptr(off!(task_files));
     if files.is_null() {
         return None;
     }
     let table = files.ptr(off!(files_fdt));
-    if fd as u32 >= table.get::<u32>(off!(fdtable_max)) {
-        return None;
-    }
     // `struct file **`: the verifier's types end here.
-    let array: u64 = table.get(off!(fdtable_fd));
-    let file: u64 = probe(array + 8 * (fd as u64));
-    (file != 0).then_some(file)
+    Some(Table { files: table.get(off!(fdtable_fd)), len: table.get(off!(fdtable_max)) })
 }
 
 /// Asks for the path of an open file.

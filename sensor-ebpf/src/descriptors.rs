@@ -6,13 +6,13 @@
 
 use abi::{
     control::{slot, want},
-    record::{BlockHeader, KINDS_MAX, OpenFd, RECORD_LIMIT, STANDARD_FDS, status, tag},
+    record::{BlockHeader, KINDS_MAX, OpenFd, RECORD_LIMIT, STANDARD_FDS, TEXT_MAX, status, tag},
 };
 use aya_ebpf::{macros::btf_tracepoint, maps::ProgramArray, programs::BtfTracePointContext};
 
 use crate::{
     collect::wants,
-    descriptor::{AF_INET, AF_INET6, S_IFMT, S_IFSOCK, Tags, describe, open_file},
+    descriptor::{AF_INET, AF_INET6, S_IFMT, S_IFSOCK, Table, Tags, describe, open_file, table},
     kernel::{Ptr, mask, probe},
     maps::{EXEC_HELPERS, SYSCALLS},
     off,
@@ -82,34 +82,66 @@ fn standard(ctx: &BtfTracePointContext, hook: Hook, helpers: &ProgramArray) {
     finish_kinds(ctx, record, helpers);
 }
 
+/// How many descriptors the list gets in one run of its program, which runs until it has seen all.
+const TURN: u64 = 64;
+const _: () = assert!(KINDS_MAX as u64 % TURN == 0 && KINDS_MAX * OpenFd::SIZE <= TEXT_MAX);
+
 #[inline(always)]
 fn kinds(ctx: &BtfTracePointContext) {
     let Some(mut record) = Record::resume(Hook::Syscall) else { return };
-    if record.room() {
-        let at = mask::<POSITION_MASK>(record.state().position);
-        let start = at + BlockHeader::SIZE as u64;
-        record.state().cursor = start;
-        let task = Ptr::current();
-        for fd in 0..KINDS_MAX as i32 {
-            let Some(file) = open_file(task, fd) else { continue };
-            let cursor = record.state().cursor;
-            let entry = record.at(mask::<POSITION_MASK>(cursor)).cast::<OpenFd>();
-            // SAFETY: the position is masked and 8-aligned; behind the mask there is room for all entries.
-            unsafe { core::ptr::write_volatile(entry, kind(fd, file)) };
-            record.state().cursor = cursor + OpenFd::SIZE as u64;
-        }
-        let len = record.state().cursor - start;
-        record.close(at, u64::from(tag::KINDS), status::OK, len & 0xffff);
+    if record.room() && list(&mut record) {
+        // SAFETY: as in `finish`.
+        unsafe { SYSCALLS.tail_call(ctx, slot::KINDS) };
     }
     walk::finish(ctx, record, &SYSCALLS);
 }
 
+/// Adds the next descriptors to the list; whether there are more. The block is closed with the last of them.
+#[inline(always)]
+fn list(record: &mut Record) -> bool {
+    let at = mask::<POSITION_MASK>(record.state().position);
+    let start = at + BlockHeader::SIZE as u64;
+    let first = mask::<{ KINDS_MAX as i32 - 1 }>(record.state().listed);
+    if first == 0 {
+        record.state().cursor = start;
+        record.state().status = u64::from(status::OK);
+    }
+    let table = table(Ptr::current()).unwrap_or(Table { files: 0, len: 0 });
+    for i in 0..TURN {
+        let fd = first + i;
+        if fd >= u64::from(table.len) {
+            break;
+        }
+        let file: u64 = probe(table.files + 8 * fd);
+        if file == 0 {
+            continue;
+        }
+        let cursor = record.state().cursor;
+        if cursor >= RECORD_LIMIT as u64 {
+            record.state().status = u64::from(status::TRUNCATED);
+            break;
+        }
+        let entry = record.at(mask::<POSITION_MASK>(cursor)).cast::<OpenFd>();
+        // SAFETY: the position is masked and 8-aligned; behind the mask there is room for an entry.
+        unsafe { core::ptr::write_volatile(entry, kind(fd as u32, file)) };
+        record.state().cursor = cursor + OpenFd::SIZE as u64;
+    }
+    record.state().listed = first + TURN;
+    let status = record.state().status;
+    if first + TURN < KINDS_MAX as u64 && first + TURN < u64::from(table.len) && status == u64::from(status::OK) {
+        return true;
+    }
+    let len = record.state().cursor - start;
+    record.close(at, u64::from(tag::KINDS), status as u8, len & 0xffff);
+    false
+}
+
 /// What tells the kind of an open file.
 #[inline(always)]
-fn kind(fd: i32, file: u64) -> OpenFd {
+fn kind(fd: u32, file: u64) -> OpenFd {
     let inode: u64 = probe(file + off!(file_inode));
     let mode: u16 = probe(inode + off!(inode_mode));
-    let mut open = OpenFd { fd: fd as u32, mode, family: 0, name: [0; 16] };
+    let mut open = OpenFd { fd, mode, family: 0, name: [0; 16] };
     match u32::from(mode) & S_IFMT {
         S_IFSOCK => open.family = family(probe(probe::<u64>(file + off!(file_private)) + off!(socket_sk))),
         S_IFDIR => {}

@@ -75,6 +75,8 @@ pub struct Scratch {
     pub walked: u64,
     /// Standard descriptors described so far.
     pub described: u64,
+    /// Descriptors looked at so far, for the list of kinds.
+    pub listed: u64,
     /// Index of the ring class.
     pub class: u64,
     /// Of a 32-bit call: [`crate::compat`] has put its arguments here and jumped to the program of its number.
@@ -125,6 +127,7 @@ impl Record {
         state.pending = 0;
         state.walked = 0;
         state.described = 0;
+        state.listed = 0;
         state.class = u64::from(class);
         Some(record)
     }

@@ -354,7 +354,7 @@ pub const PATH_COMPONENTS: usize = 64;
 pub const STANDARD_FDS: usize = 3;
 
 /// Descriptors with numbers below this are in [`tag::KINDS`].
-pub const KINDS_MAX: usize = 64;
+pub const KINDS_MAX: usize = 128;
 
 /// Most ancestors in a record.
 pub const ANCESTORS: usize = 16;

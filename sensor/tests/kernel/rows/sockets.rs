@@ -247,9 +247,15 @@ fn kinds(t: &mut Script) {
         "evt.rawres": result, "fd.num": 2, "fd.type": "ipv4", "fd.types": r#"["ipv4","pipe","file"]"#,
         "fd.types[0]": r#"["file"]"#,
     }));
-    let fd = t.aside(|| call("epoll_create1", &[Int(0)]));
+    // One has a number that is looked at in a second turn.
+    let fd = t.aside(|| {
+        let event = call("eventfd2", &[Int(0), Int(0)]);
+        assert_eq!(call("dup2", &[Int(event), Int(100)]), 100);
+        assert_eq!(call("close", &[Int(event)]), 0);
+        call("epoll_create1", &[Int(0)])
+    });
     let result = call("dup2", &[Int(fd), Int(2)]);
     t.expect(json!({
-        "evt.rawres": result, "fd.type": "eventpoll", "fd.types": r#"["eventpoll","ipv4","pipe","file"]"#,
+        "evt.rawres": result, "fd.type": "eventpoll", "fd.types": r#"["event","eventpoll","ipv4","pipe","file"]"#,
     }));
 }
