@@ -371,7 +371,7 @@ impl<'a> Event<'a> {
             return Some(placed(self.named_file(&facts, self.record.block(tag::STANDARD_PATH + fd)), &facts));
         }
         let path = self.record.block(tag::STANDARD_SOCKET_PATH + fd).and_then(|block| block.text());
-        let connection = Connection::of(&facts, None);
+        let connection = Connection::of(&facts, || None);
         let name = if connection.is_some() { Name::Ends } else { Name::Given(path.unwrap_or_default()) };
         Some(placed(socket_file(&facts, connection, name), &facts))
     }
@@ -421,8 +421,8 @@ impl<'a> Event<'a> {
     /// Both ends of an internet socket. The kernel's socket does not say who began: for a connect it is us.
     fn connection(&self, facts: &FdFacts) -> Option<Connection> {
         // A connect that is under way, or one of a datagram socket in an old kernel: the call says where to.
-        let given = if self.connects() { self.connect_address() } else { None };
-        let connection = Connection::of(facts, given.or_else(|| self.given_address()?.endpoint()))?;
+        let given = || if self.connects() { self.connect_address() } else { None };
+        let connection = Connection::of(facts, || given().or_else(|| self.given_address()?.endpoint()))?;
         Some(match self.call() {
             Call::Connect => Connection { is_server: false, ..connection },
             Call::Accept | Call::Serve => Connection { is_server: true, ..connection },

@@ -48,13 +48,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Both ends by what the kernel says of the socket; `given` is the other end where the kernel knows none. Who began is
+    /// Both ends by what the kernel says of the socket; `given` is asked for the other end where the kernel knows none. Who began is
     /// not said: the lower port is taken for the server's, for the ports that clients are given lie above those of
     /// services.
-    pub(super) fn of(facts: &FdFacts, given: Option<Endpoint>) -> Option<Self> {
+    pub(super) fn of(facts: &FdFacts, given: impl FnOnce() -> Option<Endpoint>) -> Option<Self> {
         let local = Endpoint::new(facts.family, facts.local_addr, facts.local_port)?;
         let remote = Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).filter(Endpoint::is_set);
-        let remote = remote.or(given);
+        let remote = remote.or_else(given);
         if remote.is_none() && !local.is_set() {
             return None;
         }
