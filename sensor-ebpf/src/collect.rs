@@ -13,7 +13,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 
 use crate::{
     compat,
-    descriptor::layer,
+    descriptor::{self, layer},
     filter::{self, Early},
     kernel::{Ptr, probe, probe_user},
     maps::{GENERIC_KINDS, SYSCALLS, control, count},
@@ -426,33 +426,13 @@ impl Call {
 
     #[inline(always)]
     pub fn want_path_of(&mut self, file: u64, tag: u8) {
-        let path = file + off!(file_path);
-        self.record.want_path(PendingPath {
-            dentry: probe(path + off!(path_dentry)),
-            mnt: probe(path + off!(path_mnt)),
-            tag: u64::from(tag),
-            stop_at_root: 1,
-        });
+        descriptor::want_path(&mut self.record, file, tag);
     }
 
     /// Address of the open file behind a descriptor.
     #[inline(always)]
     pub fn file(&self, fd: i32) -> Option<u64> {
-        if fd < 0 {
-            return None;
-        }
-        let files = self.task.ptr(off!(task_files));
-        if files.is_null() {
-            return None;
-        }
-        let table = files.ptr(off!(files_fdt));
-        if fd as u32 >= table.get::<u32>(off!(fdtable_max)) {
-            return None;
-        }
-        // `struct file **`: the verifier's types end here.
-        let array: u64 = table.get(off!(fdtable_fd));
-        let file: u64 = probe(array + 8 * (fd as u64));
-        (file != 0).then_some(file)
+        descriptor::open_file(self.task, fd)
     }
 
     /// The file that the call opened; zeros when it failed.

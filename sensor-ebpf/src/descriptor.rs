@@ -7,66 +7,127 @@ use abi::{
 
 use crate::{
     collect::Call,
-    kernel::{probe, probe_user},
+    kernel::{Ptr, probe, probe_user},
     off,
+    record::{PendingPath, Record},
 };
 
 const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const S_IFMT: u32 = 0o170_000;
-const S_IFSOCK: u32 = 0o140_000;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+pub const S_IFMT: u32 = 0o170_000;
+pub const S_IFSOCK: u32 = 0o140_000;
+
+/// Tags of the blocks that say what a descriptor is.
+#[derive(Clone, Copy)]
+pub struct Tags {
+    /// [`FdFacts`].
+    pub facts: u8,
+    /// The path of what is no socket.
+    pub path: u8,
+    /// The path of a Unix socket.
+    pub socket_path: u8,
+}
+
+/// Address of the open file behind a descriptor of a task.
+#[inline(always)]
+pub fn open_file(task: Ptr, fd: i32) -> Option<u64> {
+    if fd < 0 {
+        return None;
+    }
+    let table = table(task)?;
+    if fd as u32 >= table.len {
+        return None;
+    }
+    let file: u64 = probe(table.files + 8 * (fd as u64));
+    (file != 0).then_some(file)
+}
+
+/// The table of descriptors of a task.
+#[derive(Clone, Copy)]
+pub struct Table {
+    /// Address of the array of open files, null where a descriptor is not open.
+    pub files: u64,
+    /// Length of that array.
+    pub len: u32,
+}
+
+/// Finds it.
+#[inline(always)]
+pub fn table(task: Ptr) -> Option<Table> {
+    let files = task.ptr(off!(task_files));
+    if files.is_null() {
+        return None;
+    }
+    let table = files.ptr(off!(files_fdt));
+    // `struct file **`: the verifier's types end here.
+    Some(Table { files: table.get(off!(fdtable_fd)), len: table.get(off!(fdtable_max)) })
+}
+
+/// Asks for the path of an open file.
+#[inline(always)]
+pub fn want_path(record: &mut Record, file: u64, tag: u8) {
+    let path = file + off!(file_path);
+    record.want_path(PendingPath {
+        dentry: probe(path + off!(path_dentry)),
+        mnt: probe(path + off!(path_mnt)),
+        tag: u64::from(tag),
+        stop_at_root: 1,
+    });
+}
+
+/// Appends [`FdFacts`] of an open file, and the path of what is no socket.
+#[inline(always)]
+pub fn describe(record: &mut Record, file: u64, tags: Tags) {
+    let inode: u64 = probe(file + off!(file_inode));
+    let sb: u64 = probe(inode + off!(inode_sb));
+    let mode = u32::from(probe::<u16>(inode + off!(inode_mode)));
+    let Some((at, facts)) = record.begin_value::<FdFacts>() else { return };
+    facts.ino = probe(inode + off!(inode_ino));
+    facts.dev = probe(sb + off!(sb_dev));
+    facts.mode = mode;
+    (facts.family, facts.sock_type, facts.protocol) = (0, 0, 0);
+    (facts.local_port, facts.remote_port, facts.reserved) = (0, 0, 0);
+    facts.flags = layer(inode, sb) as u32;
+    (facts.local_addr, facts.remote_addr) = ([0; 16], [0; 16]);
+    if mode & S_IFMT == S_IFSOCK {
+        facts.flags |= fd_flag::SOCKET;
+        let sk: u64 = probe(probe::<u64>(file + off!(file_private)) + off!(socket_sk));
+        socket(facts, probe(file + off!(file_private)), sk);
+        let family = facts.family;
+        record.end_value::<FdFacts>(at, u64::from(tags.facts));
+        if family == AF_UNIX {
+            unix_path(record, sk, tags.socket_path);
+        }
+        return;
+    }
+    record.end_value::<FdFacts>(at, u64::from(tags.facts));
+    want_path(record, file, tags.path);
+}
+
+/// Path of a Unix socket: its own, or that of the one that it is connected to.
+#[inline(always)]
+fn unix_path(record: &mut Record, sk: u64, tag: u8) {
+    if off!(unix_addr) == MISSING || off!(unix_peer) == MISSING || off!(unix_address_name) == MISSING {
+        return;
+    }
+    let mut address: u64 = probe(sk + off!(unix_addr));
+    if address == 0 {
+        let peer: u64 = probe(sk + off!(unix_peer));
+        address = if peer == 0 { 0 } else { probe(peer + off!(unix_addr)) };
+    }
+    if address != 0 {
+        // The path stands behind the family.
+        record.kernel_text(u64::from(tag), address + off!(unix_address_name) + 2);
+    }
+}
 
 impl Call {
-    /// Appends [`FdFacts`] of a descriptor, and the path of what is no socket.
     #[inline(always)]
     fn describe(&mut self, fd: i32) {
-        let Some(file) = self.file(fd) else { return };
-        let inode: u64 = probe(file + off!(file_inode));
-        let sb: u64 = probe(inode + off!(inode_sb));
-        let mode = u32::from(probe::<u16>(inode + off!(inode_mode)));
-        let mut facts = FdFacts {
-            ino: probe(inode + off!(inode_ino)),
-            dev: probe(sb + off!(sb_dev)),
-            mode,
-            family: 0,
-            sock_type: 0,
-            protocol: 0,
-            local_port: 0,
-            remote_port: 0,
-            reserved: 0,
-            flags: layer(inode, sb) as u32,
-            local_addr: [0; 16],
-            remote_addr: [0; 16],
-        };
-        if mode & S_IFMT == S_IFSOCK {
-            facts.flags |= fd_flag::SOCKET;
-            let sk: u64 = probe(probe::<u64>(file + off!(file_private)) + off!(socket_sk));
-            socket(&mut facts, probe(file + off!(file_private)), sk);
-            self.record.value(u64::from(tag::FD), facts);
-            if facts.family == AF_UNIX {
-                self.unix_path(sk);
-            }
-            return;
-        }
-        self.want_path_of(file, tag::REALPATH);
-        self.record.value(u64::from(tag::FD), facts);
-    }
-
-    /// Path of a Unix socket: its own, or that of the one that it is connected to.
-    #[inline(always)]
-    fn unix_path(&mut self, sk: u64) {
-        if off!(unix_addr) == MISSING || off!(unix_peer) == MISSING || off!(unix_address_name) == MISSING {
-            return;
-        }
-        let mut address: u64 = probe(sk + off!(unix_addr));
-        if address == 0 {
-            let peer: u64 = probe(sk + off!(unix_peer));
-            address = if peer == 0 { 0 } else { probe(peer + off!(unix_addr)) };
-        }
-        if address != 0 {
-            // The path stands behind the family.
-            self.record.kernel_text(u64::from(tag::SOCKET_PATH), address + off!(unix_address_name) + 2);
+        if let Some(file) = self.file(fd) {
+            let tags = Tags { facts: tag::FD, path: tag::REALPATH, socket_path: tag::SOCKET_PATH };
+            describe(&mut self.record, file, tags);
         }
     }
 

@@ -15,6 +15,7 @@ mod collect;
 mod compat;
 mod data;
 mod descriptor;
+mod descriptors;
 mod filter;
 mod kernel;
 mod maps;

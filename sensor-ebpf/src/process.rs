@@ -10,11 +10,12 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use crate::{
     collect::wants,
     descriptor::layer,
+    descriptors,
     kernel::{Ptr, mask, probe},
     maps::EXEC_HELPERS,
     off,
     record::{Hook, PendingPath, Record},
-    task, walk,
+    task,
 };
 
 const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
@@ -41,7 +42,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     cgroup_path(&mut record, task);
     executable(&mut record, task, mm);
     working_directory(&mut record, task);
-    walk::finish(&ctx, record, &EXEC_HELPERS);
+    descriptors::finish(&ctx, record, &EXEC_HELPERS);
     0
 }
 

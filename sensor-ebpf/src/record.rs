@@ -45,7 +45,7 @@ pub struct PendingPath {
 }
 
 /// How many paths one record can have; a power of two.
-pub const PENDING: usize = 4;
+pub const PENDING: usize = 8;
 
 /// One element of map `SCRATCH`.
 ///
@@ -73,6 +73,10 @@ pub struct Scratch {
     pub pending: u64,
     /// Paths appended so far.
     pub walked: u64,
+    /// Standard descriptors described so far.
+    pub described: u64,
+    /// Descriptors looked at so far, for the list of kinds.
+    pub listed: u64,
     /// Index of the ring class.
     pub class: u64,
     /// Of a 32-bit call: [`crate::compat`] has put its arguments here and jumped to the program of its number.
@@ -122,6 +126,8 @@ impl Record {
         state.flags = 0;
         state.pending = 0;
         state.walked = 0;
+        state.described = 0;
+        state.listed = 0;
         state.class = u64::from(class);
         Some(record)
     }
@@ -203,6 +209,25 @@ impl Record {
         let at = self.start();
         // SAFETY: `at` is masked and 8-aligned, and the buffer ends more than any `T` used behind the mask.
         unsafe { ptr::write_volatile(self.at(at + BLOCK).cast::<T>(), value) };
+        self.close(at, tag, status::OK, size_of::<T>() as u64);
+    }
+
+    /// Begins a block with a plain value, to be filled where it is: on the stack there is little room. What was there is
+    /// what the value begins with.
+    #[inline(always)]
+    pub fn begin_value<T: Copy>(&mut self) -> Option<(u64, &'static mut T)> {
+        if !self.room() {
+            return None;
+        }
+        let at = self.start();
+        // SAFETY: as in `value`; every `T` used is made of integers. The memory outlives the program, and only the program
+        // of this hook on this CPU uses it.
+        Some((at, unsafe { &mut *self.at(at + BLOCK).cast::<T>() }))
+    }
+
+    /// Ends that block.
+    #[inline(always)]
+    pub fn end_value<T: Copy>(&mut self, at: u64, tag: u64) {
         self.close(at, tag, status::OK, size_of::<T>() as u64);
     }
 

@@ -12,6 +12,7 @@ use abi::{
 use aya_ebpf::{macros::btf_tracepoint, maps::ProgramArray, programs::BtfTracePointContext};
 
 use crate::{
+    descriptors,
     kernel::{Ptr, mask, probe},
     maps::{EXEC_HELPERS, SYSCALLS, count},
     off,
@@ -38,7 +39,7 @@ pub fn exec_walk(ctx: BtfTracePointContext) -> i32 {
 pub fn syscall_identify(ctx: BtfTracePointContext) -> i32 {
     if let Some(mut record) = Record::resume(Hook::Syscall) {
         task::identify(&mut record, Ptr::current());
-        finish(&ctx, record, &SYSCALLS);
+        descriptors::finish(&ctx, record, &SYSCALLS);
     }
     0
 }

@@ -165,6 +165,9 @@ impl Active {
                 | match field.name {
                     "proc.cwd" => want::CWD,
                     "proc.env" | "proc.aenv" => want::ENV,
+                    "proc.stdin.type" | "proc.stdin.name" | "proc.stdout.type" | "proc.stdout.name"
+                    | "proc.stderr.type" | "proc.stderr.name" => want::STANDARD,
+                    "fd.types" => want::KINDS,
                     _ => 0,
                 }
         })

@@ -101,7 +101,7 @@ impl Sensor {
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
         }
-        let (driver, consumer) = Driver::load(&host, driver::object(), driver)?;
+        let (mut driver, consumer) = Driver::load(&host, driver::object(), driver)?;
 
         let reader = Reader::new(host.cgroups, &containers.host_root);
         let (accounts, users) = Accounts::read();
@@ -133,7 +133,7 @@ impl Sensor {
             })?
         };
         let counters = Arc::new(Counters::default());
-        driver.want(active.wants());
+        driver.want(active.wants())?;
         let pipeline = Pipeline::start(Parts {
             consumer,
             inputs: taken,
@@ -208,7 +208,7 @@ impl Sensor {
     fn put(&mut self, active: &Arc<Active>, between: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
         // Until the new rules judge, the kernel must pass what either set needs.
         self.driver.clear_filters()?;
-        self.driver.want(self.active.wants() | active.wants());
+        self.driver.want(self.active.wants() | active.wants())?;
         self.driver.trace(self.active.rows().union(active.rows()))?;
         between()?;
         let env = active.wants() & want::ENV != 0;
@@ -235,10 +235,10 @@ impl Sensor {
     /// Stops collecting what these rules do not need. A failure costs time, not events.
     fn tune(&mut self, active: &Active) {
         let tuned = self.driver.trace(active.rows()).and_then(|()| self.driver.filter(&active.filters()));
+        let tuned = tuned.and(self.driver.want(active.wants()));
         if let Err(error) = tuned {
             warn!(error = %chain(&error), "more is collected than the rules need");
         }
-        self.driver.want(active.wants());
         self.driver.settle();
     }
 

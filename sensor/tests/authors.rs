@@ -24,7 +24,7 @@ const RULES: &str = "
 - rule: Secret read
   desc: d
   condition: reads and fd.name in (secrets) and not proc.name in (keys)
-  output: read | stdin=%proc.stdin.type
+  output: read | threads=%proc.nthreads
   priority: WARNING
 ";
 
@@ -75,8 +75,8 @@ fn a_rule_is_explained() {
           open openat
 
         fields
-          evt.is_open_read evt.type fd.name proc.name proc.stdin.type
-          without values yet: proc.stdin.type
+          evt.is_open_read evt.type fd.name proc.name proc.nthreads
+          without values yet: proc.nthreads
 
         the kernel tells of open when it
           opens for reading, path begins with /etc/shadow, /root/.ssh/id_ed25519

@@ -16,6 +16,10 @@ pub mod want {
     pub const CWD: u32 = 1;
     /// The environment with exec records.
     pub const ENV: u32 = 2;
+    /// What descriptors 0, 1 and 2 are, with exec records and those of system calls.
+    pub const STANDARD: u32 = 4;
+    /// The kinds of all open descriptors, with records of system calls: an exec is about no descriptor.
+    pub const KINDS: u32 = 8;
 }
 
 /// Words of the read-only global `SETTINGS`: constants to the verifier, so that arms that do not apply are pruned.
@@ -44,6 +48,10 @@ pub mod slot {
     pub const WALK: u32 = NUMBERS;
     /// Says who did it: puts the header in front of the record under construction.
     pub const IDENTIFY: u32 = NUMBERS + 1;
+    /// Appends what one of the descriptors 0, 1 and 2 is.
+    pub const STANDARD: u32 = NUMBERS + 2;
+    /// Appends the kinds of all open descriptors.
+    pub const KINDS: u32 = NUMBERS + 3;
     /// Size of the array.
     pub const COUNT: u32 = NUMBERS + 8;
 }

@@ -211,6 +211,20 @@ wire_struct! {
     }
 }
 
+wire_struct! {
+    /// One entry of [`tag::KINDS`]: an open descriptor, with no more than tells its kind.
+    OpenFd {
+        /// Its number.
+        fd: u32,
+        /// Inode mode with file type.
+        mode: u16,
+        /// Address family of a socket. That of an IPv6 socket whose own address is a mapped one is `AF_INET`.
+        family: u16,
+        /// Of what has no path, the front of its name, such as `[eventpoll]`, NUL-padded; else zeros.
+        name: [u8; 16],
+    }
+}
+
 /// What a record is: [`Header::kind`].
 pub mod kind {
     /// A successful execve or execveat, from `sched_process_exec`.
@@ -292,6 +306,16 @@ pub mod tag {
     /// Of a new process whose parent did not make it (`CLONE_PARENT`): process id and start of the one who did, eight bytes
     /// each.
     pub const CREATOR: u8 = 0x8c;
+    /// Open descriptors of the process, those with the lowest numbers: [`super::OpenFd`] after [`super::OpenFd`].
+    pub const KINDS: u8 = 0x8d;
+    /// `STANDARD + fd`: [`super::FdFacts`] of descriptor 0, 1 or 2.
+    pub const STANDARD: u8 = 0x8e;
+    /// `STANDARD_PATH + fd`: the kernel's path of that descriptor's file, as [`REALPATH`].
+    pub const STANDARD_PATH: u8 = 0x91;
+    /// `STANDARD_SOCKET_PATH + fd`: path of that descriptor's Unix socket, as [`SOCKET_PATH`].
+    pub const STANDARD_SOCKET_PATH: u8 = 0x94;
+    /// The first tag that is not used.
+    pub const END: u8 = 0x97;
 }
 
 /// Whether a block holds what was asked for.
@@ -325,6 +349,12 @@ pub const ARGUMENTS: usize = 6;
 
 /// Most components of one path.
 pub const PATH_COMPONENTS: usize = 64;
+
+/// How many descriptors are standard ones: input, output and errors.
+pub const STANDARD_FDS: usize = 3;
+
+/// Descriptors with numbers below this are in [`tag::KINDS`].
+pub const KINDS_MAX: usize = 128;
 
 /// Most ancestors in a record.
 pub const ANCESTORS: usize = 16;

@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 
 use abi::{
     record::{
-        ANCESTORS, ARGUMENTS, Ancestor, BlockHeader, ExecFacts, FdFacts, Header, block_size, flag, kind, status, tag,
+        ANCESTORS, ARGUMENTS, Ancestor, BlockHeader, ExecFacts, FdFacts, Header, OpenFd, STANDARD_FDS, block_size,
+        flag, kind, status, tag,
     },
     syscalls::{GENERIC, SYSCALLS},
 };
@@ -278,7 +279,7 @@ impl Kind {
 /// Most parameters of an event that come in blocks; those of the clone family that lie behind do not.
 pub(crate) const PARAMS: usize = 16;
 /// Tags from `0x80` on.
-const NAMED: usize = 13;
+const NAMED: usize = (tag::END - tag::REALPATH) as usize;
 /// Positions in the table of blocks: parameters, their bases, the named.
 const SLOTS: usize = 2 * PARAMS + NAMED;
 
@@ -343,7 +344,8 @@ impl<'a> Record<'a> {
         }
         let want = match tag {
             tag::EXEC => ExecFacts::SIZE,
-            tag::FD => FdFacts::SIZE,
+            tag::FD | tag::STANDARD..tag::STANDARD_PATH => FdFacts::SIZE,
+            tag::KINDS => len.next_multiple_of(OpenFd::SIZE),
             tag::ARGUMENTS => 8 * ARGUMENTS,
             tag::CREATOR => 16,
             _ => len,
@@ -408,6 +410,17 @@ impl<'a> Record<'a> {
     /// What the event's descriptor is.
     pub fn fd(&self) -> Option<FdFacts> {
         FdFacts::decode(self.block(tag::FD)?.bytes)
+    }
+
+    /// What descriptor 0, 1 or 2 is; `None` when it is not open, or nobody asked.
+    pub fn standard_fd(&self, fd: u8) -> Option<FdFacts> {
+        let tag = (usize::from(fd) < STANDARD_FDS).then(|| tag::STANDARD + fd)?;
+        FdFacts::decode(self.block(tag)?.bytes)
+    }
+
+    /// The open descriptors of the process by number, those below [`abi::record::KINDS_MAX`]; `None` when nobody asked.
+    pub fn open_fds(&self) -> Option<impl DoubleEndedIterator<Item = OpenFd> + use<'a>> {
+        Some(self.block(tag::KINDS)?.bytes.chunks_exact(OpenFd::SIZE).filter_map(OpenFd::decode))
     }
 
     /// The event type that rules see; see [`Kind::event_type`].
@@ -514,8 +527,10 @@ mod tests {
         assert_eq!(reason(&edit(4, 17)), "too_many_ancestors");
         assert_eq!(reason(&edit(4, 9)), "short_ancestors");
         assert_eq!(reason(&edit(Header::SIZE, 2)), "unknown_tag");
-        assert_eq!(reason(&edit(Header::SIZE, 0x8d)), "unknown_tag");
-        assert_eq!(reason(&edit(Header::SIZE, tag::FD)), "wrong_size");
+        assert_eq!(reason(&edit(Header::SIZE, tag::END)), "unknown_tag");
+        for fixed in [tag::FD, tag::STANDARD + 2, tag::KINDS] {
+            assert_eq!(reason(&edit(Header::SIZE, fixed)), "wrong_size");
+        }
         assert_eq!(reason(&edit(Header::SIZE + 1, 9)), "unknown_status");
     }
 

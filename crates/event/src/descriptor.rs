@@ -20,7 +20,7 @@ pub use self::{
 };
 use crate::{
     catalogue::FdUse,
-    decode::{Kind, Status},
+    decode::{Block, Kind, Status},
     errno::EINPROGRESS,
     event::Event,
     fields::Subject,
@@ -111,6 +111,32 @@ pub(crate) fn major(dev: u32) -> u32 {
 /// Minor number of a device in the form of `stat`.
 pub(crate) fn minor(dev: u32) -> u32 {
     dev & 0xff | dev >> 12 & 0xf_ff00
+}
+
+/// A file with what the kernel says about its inode.
+fn placed<'a>(file: OpenFile<'a>, facts: &FdFacts) -> OpenFile<'a> {
+    OpenFile {
+        dev: Some(encode_device(facts.dev)),
+        ino: Some(facts.ino),
+        upper_layer: facts.flags & fd_flag::UPPER_LAYER != 0,
+        lower_layer: facts.flags & fd_flag::LOWER_LAYER != 0,
+        ..file
+    }
+}
+
+/// A socket with what the kernel says about it.
+fn socket_file<'a>(facts: &FdFacts, connection: Option<Connection>, name: Name<'a>) -> OpenFile<'a> {
+    let kind = match connection {
+        Some(connection) if connection.local.ip.is_ipv4() => FdKind::Ipv4,
+        _ => FdKind::of_family(facts.family),
+    };
+    let transport = if matches!(facts.family, AF_INET | AF_INET6) {
+        Transport::of(facts.sock_type, facts.protocol)
+    } else {
+        Transport::None
+    };
+    let connected = Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).is_some_and(|end| end.is_set());
+    OpenFile { name, transport, connection, connected, ..OpenFile::new(kind, b"") }
 }
 
 /// What has been found out about an event's descriptor: several fields ask, and the answer is the same.
@@ -330,20 +356,33 @@ impl<'a> Event<'a> {
         Some(OpenFile::new(FdKind::Directory, path::spell(self.record.base(index)?, self.arena())))
     }
 
-    /// What the kernel said about the descriptor.
+    /// What the kernel said about the descriptor of the event.
     fn described(&self, facts: &FdFacts) -> OpenFile<'a> {
-        let file = if facts.flags & fd_flag::SOCKET != 0 { self.socket(facts) } else { self.named_file(facts) };
-        OpenFile {
-            dev: Some(encode_device(facts.dev)),
-            ino: Some(facts.ino),
-            upper_layer: facts.flags & fd_flag::UPPER_LAYER != 0,
-            lower_layer: facts.flags & fd_flag::LOWER_LAYER != 0,
-            ..file
-        }
+        let is_socket = facts.flags & fd_flag::SOCKET != 0;
+        let file =
+            if is_socket { self.socket(facts) } else { self.named_file(facts, self.record.block(tag::REALPATH)) };
+        placed(file, facts)
     }
 
-    fn named_file(&self, facts: &FdFacts) -> OpenFile<'a> {
-        let Some(block) = self.record.block(tag::REALPATH) else {
+    /// What descriptor 0, 1 or 2 of the process is; `None` when it is not open, or no rule asked.
+    pub fn standard_fd(&self, fd: u8) -> Option<OpenFile<'a>> {
+        let facts = self.record.standard_fd(fd)?;
+        if facts.flags & fd_flag::SOCKET == 0 {
+            return Some(placed(self.named_file(&facts, self.record.block(tag::STANDARD_PATH + fd)), &facts));
+        }
+        let path = self.record.block(tag::STANDARD_SOCKET_PATH + fd).and_then(|block| block.text());
+        let connection = Connection::of(&facts, || None);
+        let name = if connection.is_some() { Name::Ends } else { Name::Given(path.unwrap_or_default()) };
+        Some(placed(socket_file(&facts, connection, name), &facts))
+    }
+
+    /// The kinds of the open descriptors of the process by number, the highest first; `None` when no rule asked.
+    pub fn open_kinds(&self) -> Option<impl Iterator<Item = (u32, FdKind)> + use<'a>> {
+        Some(self.record.open_fds()?.rev().map(|open| (open.fd, FdKind::of_open_fd(&open))))
+    }
+
+    fn named_file(&self, facts: &FdFacts, path: Option<Block<'a>>) -> OpenFile<'a> {
+        let Some(block) = path else {
             return OpenFile::new(FdKind::of_mode(facts.mode), b"");
         };
         let name = path::spell(block, self.arena());
@@ -359,24 +398,13 @@ impl<'a> Event<'a> {
         // A connect that failed leaves no remote port behind, unless the socket was connected before.
         let nowhere = connects && !self.connects() && facts.remote_port == 0;
         let connection = if nowhere { None } else { self.connection(facts) };
-        let kind = match connection {
-            Some(connection) if connection.local.ip.is_ipv4() => FdKind::Ipv4,
-            _ => FdKind::of_family(facts.family),
-        };
         let name = match connection {
             Some(_) => Name::Ends,
             None if connects && self.connects() => Name::Given(self.unix_path().unwrap_or_default()),
             None if connects => Name::Given(b""),
             None => Name::Given(self.unix_name()),
         };
-        let transport = if matches!(facts.family, AF_INET | AF_INET6) {
-            Transport::of(facts.sock_type, facts.protocol)
-        } else {
-            Transport::None
-        };
-        let connected =
-            Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).is_some_and(|end| end.is_set());
-        OpenFile { name, transport, connection, connected, ..OpenFile::new(kind, b"") }
+        socket_file(facts, connection, name)
     }
 
     /// Path of a Unix socket: as the kernel knows it, else the one that a datagram went to.
@@ -390,24 +418,16 @@ impl<'a> Event<'a> {
         SocketAddress::parse(self.record.block(tag::ADDRESS)?.bytes)
     }
 
-    /// Both ends of an internet socket. The kernel's socket does not say who began: for a connect it is us; else the
-    /// lower port is taken for the server's, for the ports that clients are given lie above those of services.
+    /// Both ends of an internet socket. The kernel's socket does not say who began: for a connect it is us.
     fn connection(&self, facts: &FdFacts) -> Option<Connection> {
-        let local = Endpoint::new(facts.family, facts.local_addr, facts.local_port)?;
-        let remote = Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).filter(Endpoint::is_set);
         // A connect that is under way, or one of a datagram socket in an old kernel: the call says where to.
-        let remote = remote.or_else(|| if self.connects() { self.connect_address() } else { None });
-        let remote = remote.or_else(|| self.given_address()?.endpoint());
-        if remote.is_none() && !local.is_set() {
-            return None;
-        }
-        let is_server = match (self.call(), remote) {
-            (Call::Connect, _) => false,
-            (Call::Accept | Call::Serve, _) => true,
-            (_, Some(remote)) => local.port < remote.port,
-            (_, None) => true,
-        };
-        Some(Connection { local, remote, is_server })
+        let given = || if self.connects() { self.connect_address() } else { None };
+        let connection = Connection::of(facts, || given().or_else(|| self.given_address()?.endpoint()))?;
+        Some(match self.call() {
+            Call::Connect => Connection { is_server: false, ..connection },
+            Call::Accept | Call::Serve => Connection { is_server: true, ..connection },
+            Call::Open | Call::Socket | Call::Datagram | Call::Other => connection,
+        })
     }
 
     /// Address passed to connect.

@@ -57,6 +57,9 @@ Where values differ from Falco's:
   datagram from or to somebody else than the one before; other names are not compared from event to event.
 * `fd.sip` and its kin, on events other than `connect`: the end with the lower port is taken for the server.
 * `fd.nameraw` of a descriptor that the event did not open has no value.
+* `fd.types`: of descriptors with numbers below 128 and that of the event, the highest number first. Falco's order is that of
+  a hash table.
+* `proc.stdin.*`, `proc.stdout.*`, `proc.stderr.*`: what the descriptor is at the event, for execs and system calls.
 * `proc.cwd`: the working directory at the event when rules ask for it; Falco follows `chdir`.
 * `proc.exe`, `proc.exepath`, `proc.args` of a process that neither exec nor the start-up scan told of have no value;
   `proc.cmdline` is then the name alone.

@@ -1,7 +1,7 @@
 //! Builds records as the kernel programs do: for tests here, for the conformance suites and for the sensor's tests.
 
 use abi::{
-    record::{Ancestor, BlockHeader, ExecFacts, FdFacts, Header, kind, tag},
+    record::{Ancestor, BlockHeader, ExecFacts, FdFacts, Header, OpenFd, kind, tag},
     syscalls::{SYSCALLS, Syscall},
 };
 
@@ -316,6 +316,24 @@ impl Encoder {
         let mut bytes = vec![0; FdFacts::SIZE];
         facts.encode(&mut bytes).expect("room");
         self.block(tag::FD, Status::Ok, bytes)
+    }
+
+    /// What descriptor 0, 1 or 2 is.
+    #[must_use]
+    pub fn standard_fd(self, fd: u8, facts: FdFacts) -> Self {
+        let mut bytes = vec![0; FdFacts::SIZE];
+        facts.encode(&mut bytes).expect("room");
+        self.block(tag::STANDARD + fd, Status::Ok, bytes)
+    }
+
+    /// The open descriptors.
+    #[must_use]
+    pub fn open_fds(self, open: &[OpenFd]) -> Self {
+        let mut bytes = vec![0; open.len() * OpenFd::SIZE];
+        for (open, bytes) in open.iter().zip(bytes.chunks_mut(OpenFd::SIZE)) {
+            open.encode(bytes).expect("room");
+        }
+        self.block(tag::KINDS, Status::Ok, bytes)
     }
 
     /// The bytes of the record.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use abi::record::{ExecFacts, FdFacts, exe_flag, fd_flag, tag};
+use abi::record::{ExecFacts, FdFacts, OpenFd, exe_flag, fd_flag, tag};
 use expect_test::{Expect, expect};
 use gyrfalcon_event::{
     containers::{ClusterChange, ContainerFacts, Mount, Namespace, Owner, Pod, PodFacts},
@@ -407,6 +407,70 @@ fn tcp(local: [u8; 4], local_port: u16, remote: [u8; 4], remote_port: u16) -> Fd
 
 const SOCKET_FIELDS: &str = "evt.res fd.num fd.name fd.type fd.typechar fd.l4proto fd.sockfamily fd.ip fd.sip fd.cip fd.lip fd.rip fd.sport
     fd.cport fd.lport fd.rport fd.port fd.net fd.sip.name fd.is_server fd.connected fd.name_changed fd.directory evt.arg.tuple evt.arg.addr evt.arg.fd";
+
+fn listed(fd: u32, mode: u16, family: u16, name: &[u8]) -> OpenFd {
+    let mut text = [0; 16];
+    text[..name.len()].copy_from_slice(name);
+    OpenFd { fd, mode, family, name: text }
+}
+
+#[test]
+fn descriptors_beyond_that_of_the_event() {
+    let file = FdFacts { mode: 0o100_644, flags: 0, family: 0, ..tcp([0; 4], 0, [0; 4], 0) };
+    let pipe = FdFacts { mode: 0o010_600, ..file };
+    let record = Encoder::syscall("read")
+        .int("fd", 70)
+        .fd(FdFacts { mode: 0o040_755, ..file })
+        .components(tag::REALPATH, "/etc")
+        .standard_fd(0, tcp([10, 0, 0, 1], 40_000, [10, 0, 0, 2], 443))
+        .standard_fd(1, file)
+        .components(tag::STANDARD_PATH + 1, "/var/log/x")
+        .standard_fd(2, pipe)
+        .pseudo(tag::STANDARD_PATH + 2, "")
+        .open_fds(&[
+            listed(0, 0o140_777, 2, b""),
+            listed(1, 0o100_644, 0, b""),
+            listed(2, 0o010_600, 0, b""),
+            listed(5, 0o600, 0, b"[eventpoll]"),
+            listed(6, 0o100_600, 0, b"memfd:a long nam"),
+            listed(7, 0o140_777, 1, b""),
+            listed(9, 0o020_620, 0, b""),
+        ]);
+    check(
+        &mut state(),
+        record,
+        "proc.stdin.type proc.stdin.name proc.stdout.type proc.stdout.name proc.stderr.type proc.stderr.name fd.types
+        fd.types[0] fd.types[6] fd.types[8] fd.types[70]",
+        expect![[r#"
+            proc.stdin.type = "ipv4"
+            proc.stdin.name = "10.0.0.1:40000->10.0.0.2:443"
+            proc.stdout.type = "file"
+            proc.stdout.name = "/var/log/x"
+            proc.stderr.type = "pipe"
+            proc.stderr.name = "pipe:[9]"
+            fd.types = ("directory","file","unix","memfd","eventpoll","pipe","ipv4")
+            fd.types[0] = ("ipv4")
+            fd.types[6] = ("memfd")
+            fd.types[8] = null
+            fd.types[70] = ("directory")
+        "#]],
+    );
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_have_no_value() {
+    let names = "proc.stdin.type proc.stdin.name fd.types fd.types[0]";
+    let none = expect![[r#"
+        proc.stdin.type = null
+        proc.stdin.name = null
+        fd.types = null
+        fd.types[0] = null
+    "#]];
+    check(&mut state(), Encoder::syscall("read").int("fd", 0), names, none);
+    // And none that are about a descriptor where the event is not.
+    let asked = Encoder::syscall("chdir").open_fds(&[listed(0, 0o100_644, 0, b"")]);
+    check(&mut state(), asked, "fd.types", expect![["fd.types = null\n"]]);
+}
 
 #[test]
 fn a_connect_under_way_is_connected() {

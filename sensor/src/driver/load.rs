@@ -8,7 +8,7 @@ use std::{
 };
 
 use abi::{
-    control::{MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, RING_URGENT, setting, slot},
+    control::{MAX_CPUS, RING_BULK, RING_CLASSES, RING_STATE, RING_URGENT, setting, slot, want},
     loss::{COUNTERS, KernelCounter},
     offsets::MISSING,
     record::{DATA_DEFAULT, DATA_MAX, kind},
@@ -158,7 +158,7 @@ pub struct Driver {
     syscalls: ProgramArray<MapData>,
     compat: Option<ProgramArray<MapData>>,
     generic_kinds: Array<MapData, u32>,
-    _exec_helpers: ProgramArray<MapData>,
+    exec_helpers: ProgramArray<MapData>,
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     _rings: ArrayOfMaps<MapData, RingBuf<MapData>>,
     control: Arc<ControlPage>,
@@ -203,7 +203,7 @@ impl Driver {
             syscalls: take(&mut ebpf, "SYSCALLS")?,
             compat: host.compat().then(|| take(&mut ebpf, "COMPAT_SYSCALLS")).transpose()?,
             generic_kinds: take(&mut ebpf, "GENERIC_KINDS")?,
-            _exec_helpers: take(&mut ebpf, "EXEC_HELPERS")?,
+            exec_helpers: take(&mut ebpf, "EXEC_HELPERS")?,
             counters: take(&mut ebpf, "COUNTERS")?,
             _rings: rings,
             control,
@@ -218,7 +218,7 @@ impl Driver {
             levels: consumer.levels(),
         };
         let walk = driver.program("exec_walk", "sched_process_exec")?;
-        driver._exec_helpers.set(slot::WALK, &walk, 0).map_err(map_error("EXEC_HELPERS"))?;
+        driver.exec_helpers.set(slot::WALK, &walk, 0).map_err(map_error("EXEC_HELPERS"))?;
         driver.attach("process_exec", "sched_process_exec")?;
         driver.attach("process_fork", "sched_process_fork")?;
         driver.attach("process_exit", "sched_process_exit")?;
@@ -305,8 +305,19 @@ impl Driver {
     }
 
     /// Says what records carry beyond their parameters: bits of [`abi::control::want`].
-    pub fn want(&self, wants: u32) {
+    pub fn want(&mut self, wants: u32) -> Result<(), DriverError> {
+        if wants & want::STANDARD != 0 {
+            let program = self.program("exec_standard", "sched_process_exec")?;
+            self.exec_helpers.set(slot::STANDARD, &program, 0).map_err(map_error("EXEC_HELPERS"))?;
+        }
+        let helpers =
+            [(want::STANDARD, slot::STANDARD, "syscall_standard"), (want::KINDS, slot::KINDS, "syscall_kinds")];
+        for (_, slot, name) in helpers.into_iter().filter(|(bit, ..)| wants & bit != 0) {
+            let program = self.program(name, "sys_exit")?;
+            self.syscalls.set(slot, &program, 0).map_err(map_error("SYSCALLS"))?;
+        }
         self.control.want(wants);
+        Ok(())
     }
 
     /// Lets every event of a traced row pass.

@@ -45,6 +45,16 @@ pub struct Case {
     pub play: Play,
 }
 
+impl Case {
+    /// Fields of other descriptors that its rule asks for.
+    fn descriptors(&self) -> &'static [&'static str] {
+        match self.play {
+            Play::Script(_) => DESCRIPTORS,
+            Play::Call { .. } => &[],
+        }
+    }
+}
+
 /// What the traced process does and expects.
 #[derive(Clone, Copy)]
 pub enum Play {
@@ -156,6 +166,10 @@ const FIELDS: &[&str] = &[
     "container.id",
 ];
 
+/// Fields of descriptors that the event is not about. They make records long: single calls, which see most of what the
+/// machine does, go without.
+const DESCRIPTORS: &[&str] = &["proc.stdin.type", "proc.stdin.name", "proc.stdout.type", "fd.types", "fd.types[0]"];
+
 /// Parameters of an exec that say who was executed; the rest differs from run to run.
 const EXEC_PARAMS: &[&str] =
     &["res", "exe", "args", "tid", "pid", "ptid", "comm", "pgid", "uid", "gid", "filename", "trusted_exepath"];
@@ -223,6 +237,11 @@ fn compare(run: &Run, parent: &str, alerts: &[Alert]) -> Vec<String> {
         let alert = left.remove(found);
         let before = wrong.len();
         let mut expected = common.as_object().expect("an object").clone();
+        if !case.descriptors().is_empty() {
+            expected.insert("proc.stdin.type".into(), "file".into());
+            expected.insert("proc.stdin.name".into(), "/dev/null".into());
+            expected.insert("proc.stdout.type".into(), "pipe".into());
+        }
         expected.extend(note.as_object().expect("an object").clone());
         for (field, value) in expected {
             let want = match value {
@@ -246,7 +265,7 @@ fn compare(run: &Run, parent: &str, alerts: &[Alert]) -> Vec<String> {
 fn rule(case: &Case, mark: &str) -> String {
     let types = if case.row == "execveat" { "execve, execveat" } else { case.row };
     let params = if case.row.starts_with("execve") { EXEC_PARAMS } else { child::params(case.row) };
-    let fields = FIELDS.iter().map(|field| format!("%{field}"));
+    let fields = FIELDS.iter().chain(case.descriptors()).map(|field| format!("%{field}"));
     let output: Vec<_> = fields.chain(params.iter().map(|param| format!("%evt.arg.{param}"))).collect();
     format!(
         "- rule: {mark}\n  desc: What a traced process does.\n  condition: evt.type in ({types}) and proc.name = {mark}\n  \

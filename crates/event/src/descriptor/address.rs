@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use abi::record::FdFacts;
+
 use crate::{decode::until_nul, text::text, value::Arena};
 
 pub(super) const AF_UNIX: u16 = 1;
@@ -46,6 +48,19 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Both ends by what the kernel says of the socket; `given` is asked for the other end where the kernel knows none. Who began is
+    /// not said: the lower port is taken for the server's, for the ports that clients are given lie above those of
+    /// services.
+    pub(super) fn of(facts: &FdFacts, given: impl FnOnce() -> Option<Endpoint>) -> Option<Self> {
+        let local = Endpoint::new(facts.family, facts.local_addr, facts.local_port)?;
+        let remote = Endpoint::new(facts.family, facts.remote_addr, facts.remote_port).filter(Endpoint::is_set);
+        let remote = remote.or_else(given);
+        if remote.is_none() && !local.is_set() {
+            return None;
+        }
+        Some(Self { local, remote, is_server: remote.is_none_or(|remote| local.port < remote.port) })
+    }
+
     /// The end that began the connection; `None` while there is only one.
     pub fn client(&self) -> Option<Endpoint> {
         let remote = self.remote?;

@@ -1,6 +1,9 @@
 //! Kinds of descriptors and transport protocols, with Falco's letters and words.
 
+use abi::record::OpenFd;
+
 use super::address::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
+use crate::decode::until_nul;
 
 /// What a descriptor is. Falco: `scap_fd_type` with its letter and word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +143,19 @@ impl FdKind {
             _ if name.starts_with(b"memfd:") => Self::Memfd,
             _ if name.starts_with(b"bpf") => Self::Bpf,
             _ => Self::Unknown,
+        }
+    }
+
+    /// What an entry of the table of open descriptors says.
+    pub(super) fn of_open_fd(open: &OpenFd) -> Self {
+        const TYPE: u16 = 0o170_000;
+        const SOCKET: u16 = 0o140_000;
+        const PIPE: u16 = 0o010_000;
+        match (open.mode & TYPE, until_nul(&open.name)) {
+            (SOCKET, _) => Self::of_family(open.family),
+            (PIPE, _) => Self::Pipe,
+            (_, b"") => Self::of_mode(open.mode.into()),
+            (_, name) => Self::of_pseudo(name),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Fields of the file descriptor that the event is about.
 
+use bumpalo::collections::Vec as ArenaVec;
+
 use super::{Arg, ArgRule, Field, Matching};
 use crate::{
     decode::Status,
@@ -57,7 +59,7 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("fd.dev.minor", Int(32), "minor device number of the file").from(dev_minor),
     Field::new("fd.ino", Int(64), "inode number of the file").from(ino),
     Field::new("fd.nameraw", Text, "path as passed, duplicate slashes collapsed").from(nameraw),
-    Field::new("fd.types", Text, "set of open fd types, or one fd's").list().arg(ArgRule::OptionalIndex).no_rhs(),
+    Field::new("fd.types", Text, "set of open fd types, or one fd's").list().arg(ArgRule::OptionalIndex).no_rhs().from(types),
     Field::new("fd.is_upper_layer", Bool, "file lives in overlayfs upper layer").from(is_upper_layer),
     Field::new("fd.is_lower_layer", Bool, "file lives in overlayfs lower layer").from(is_lower_layer),
     Field::new("fdlist.nums", Text, "fd numbers in poll argument, comma joined"),
@@ -274,6 +276,31 @@ fn containerdirectory<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
 /// A connect that is under way counts as connected. Of other sockets the kernel says whether there is another end.
 fn connected<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
     Some(Value::Bool(open(e)?.connected || e.connects()))
+}
+
+/// Kinds of the process's open descriptors, each once, or that of one. Falco begins with what was opened last; so does
+/// this, as far as numbers tell. Like every field here it is there only for events about a descriptor, which is counted
+/// even where its number is too high for the record's list.
+fn types<'a>(e: &Event<'a>, arg: &Arg) -> Found<'a> {
+    let event = e.descriptor()?;
+    let own = event.open.map(|open| (event.num, open.kind));
+    let listed: ArenaVec<'a, _> = ArenaVec::from_iter_in(e.open_kinds()?, e.arena());
+    let listed = listed.into_bump_slice().iter().map(|(num, kind)| (i64::from(*num), *kind));
+    let beyond = own.filter(|(own, _)| listed.clone().all(|(num, _)| num != *own));
+    let mut all = beyond.into_iter().chain(listed.map(|open| own.filter(|own| own.0 == open.0).unwrap_or(open)));
+    let mut words = ArenaVec::new_in(e.arena());
+    if let Arg::Index(wanted) = arg {
+        let (_, kind) = all.find(|(num, _)| *num == i64::from(*wanted))?;
+        words.push(Value::Text(kind.word().as_bytes()));
+    } else {
+        for (_, kind) in all {
+            let word = Value::Text(kind.word().as_bytes());
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+    }
+    Some(Value::List(words.into_bump_slice()))
 }
 
 /// Whether the event gives the descriptor its name: an open, a connect, a datagram from or to somebody new.

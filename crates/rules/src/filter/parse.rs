@@ -75,7 +75,7 @@ struct Level {
     ands: Vec<Expr>,
     /// Where `not`s before the operand at hand begin, and whether they are an odd number.
     nots: Option<(usize, bool)>,
-    /// Where the first operand begins.
+    /// Where an `or` of this level begins: at the first operand; that of the whole filter at its first byte, as in Falco.
     start: Option<usize>,
     /// Where the first operand of the alternative at hand begins.
     alternative: Option<usize>,
@@ -89,7 +89,7 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn filter(mut self) -> Result<Expr, SyntaxError> {
-        let mut levels = vec![Level::default()];
+        let mut levels = vec![Level { start: Some(0), ..Level::default() }];
         loop {
             let level = levels.last_mut().ok_or_else(|| self.error("unbalanced parentheses"))?;
             self.cursor.blanks();

@@ -3,7 +3,8 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::process::CommandExt,
+    net::{TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::process::CommandExt},
     process::{Command, Stdio},
 };
 
@@ -19,6 +20,7 @@ use crate::child::{
 
 pub const CASES: &[Case] = &[
     case("execve", "a program that was started is told as it is", execve_started),
+    case("execve", "what a program reads from is told, as a shell at the other end of a connection", execve_connected),
     case("execve", "a thread that executes a program becomes its process", execve_from_thread),
     case("execve", "a failure is the caller's", execve_failed),
     case("execveat", "a failure has the path relative to its folder", execveat_failed),
@@ -39,7 +41,7 @@ fn started(t: &Script, pid: u32) -> Value {
         "evt.arg.trusted_exepath": program, "proc.exepath": program, "proc.exe": "zero", "proc.pid": pid,
         "proc.cmdline": format!("{} one two words", t.mark()), "proc.pname": t.mark(), "proc.ppid": std::process::id(),
         "proc.pexepath": fs::canonicalize("/proc/self/exe").expect("a program").display().to_string(),
-        "proc.aname[2]": parent.trim_end(),
+        "proc.aname[2]": parent.trim_end(), "proc.stdout.type": "file",
     })
 }
 
@@ -53,6 +55,27 @@ fn execve_started(t: &mut Script) {
     child.wait().expect("our child");
     let fields = started(t, child.id());
     t.expect(merged(fields, json!({ "evt.arg.filename": path })));
+}
+
+fn execve_connected(t: &mut Script) {
+    let path = t.path(t.mark());
+    let mut command = Command::new(&path);
+    let (_listener, client, server) = t.aside(|| {
+        std::os::unix::fs::symlink("/bin/true", &path).expect("a link on the stage");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = listener.local_addr().expect("a bound socket");
+        let stream = TcpStream::connect(server).expect("a listener");
+        let client = stream.local_addr().expect("a connected socket");
+        command.stdin(OwnedFd::from(stream));
+        (listener, client, server)
+    });
+    command.arg0("zero").args(["one", "two words"]).stdout(Stdio::null());
+    let mut child = command.spawn().expect("a program");
+    child.wait().expect("our child");
+    // The lower port is taken for the server's.
+    let (first, second) = if client.port() > server.port() { (client, server) } else { (server, client) };
+    let ends = json!({ "proc.stdin.type": "ipv4", "proc.stdin.name": format!("{first}->{second}") });
+    t.expect(merged(started(t, child.id()), ends));
 }
 
 fn execve_from_thread(t: &mut Script) {

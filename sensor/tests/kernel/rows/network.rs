@@ -163,6 +163,7 @@ fn dup2_connection(t: &mut Script) {
     t.expect(json!({
         "evt.rawres": 0, "evt.arg.res": shown, "evt.arg.oldfd": shown, "evt.arg.newfd": shown, "fd.num": 0, "fd.name": tuple,
         "fd.type": "ipv4", "fd.l4proto": "tcp", "fd.cip": here.ip().to_string(), "fd.cport": here.port(),
-        "fd.sip": there.ip().to_string(), "fd.sport": there.port(),
+        "fd.sip": there.ip().to_string(), "fd.sport": there.port(), "proc.stdin.type": "ipv4", "proc.stdin.name": tuple,
+        "fd.types[0]": r#"["ipv4"]"#,
     }));
 }

@@ -29,6 +29,7 @@ pub const CASES: &[Case] = &[
     case("recvfrom", "data are cut at the limit", recvfrom_long),
     case("recvmsg", "a datagram comes from its sender", recvmsg),
     case("recvmmsg", "the first message is told of", recvmmsg),
+    case("dup2", "the kinds of all descriptors are told", kinds),
     case("socketpair", "both descriptors are told", socketpair),
 ];
 
@@ -232,4 +233,29 @@ fn socketpair(t: &mut Script) {
     let result = call("socketpair", &[Int(AF_INET.into()), Int(SOCK_STREAM.into()), Int(0), Nowhere]);
     assert!(result < 0);
     t.expect(json!({ "evt.rawres": result, "evt.arg.domain": "AF_INET" }));
+}
+
+/// Standard input is a file, output a pipe; errors go to a socket that this call makes of them.
+fn kinds(t: &mut Script) {
+    let fd = t.aside(|| {
+        // What the tests themselves were started with may have come along.
+        assert_eq!(call("close_range", &[Int(3), Int(u32::MAX.into()), Int(0)]), 0);
+        call("socket", &[Int(AF_INET.into()), Int(SOCK_STREAM.into()), Int(0)])
+    });
+    let result = call("dup2", &[Int(fd), Int(2)]);
+    t.expect(json!({
+        "evt.rawres": result, "fd.num": 2, "fd.type": "ipv4", "fd.types": r#"["ipv4","pipe","file"]"#,
+        "fd.types[0]": r#"["file"]"#,
+    }));
+    // One has a number that is looked at in a second turn.
+    let fd = t.aside(|| {
+        let event = call("eventfd2", &[Int(0), Int(0)]);
+        assert_eq!(call("dup2", &[Int(event), Int(100)]), 100);
+        assert_eq!(call("close", &[Int(event)]), 0);
+        call("epoll_create1", &[Int(0)])
+    });
+    let result = call("dup2", &[Int(fd), Int(2)]);
+    t.expect(json!({
+        "evt.rawres": result, "fd.type": "eventpoll", "fd.types": r#"["event","eventpoll","ipv4","pipe","file"]"#,
+    }));
 }

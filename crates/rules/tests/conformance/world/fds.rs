@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use abi::record::{FdFacts, fd_flag, tag};
+use abi::record::{FdFacts, OpenFd, fd_flag, tag};
 use event::{decode::Status, testing::Encoder};
+
+const AF_INET: u16 = 2;
 
 /// One end of a connection.
 pub type End = (IpAddr, u16);
@@ -29,8 +31,53 @@ impl Open {
         Self::File { path, mode: if is_directory { 0o040_755 } else { 0o100_644 }, ino, dev }
     }
 
-    /// Adds to a record what the kernel programs would say about this descriptor.
+    /// Adds to a record what the kernel programs would say about the descriptor of the event.
     pub fn describe(&self, record: Encoder) -> Encoder {
+        self.with_path(record.fd(self.facts()), tag::REALPATH)
+    }
+
+    /// Adds the same about descriptor 0, 1 or 2.
+    pub fn describe_standard(&self, record: Encoder, fd: u8) -> Encoder {
+        self.with_path(record.standard_fd(fd, self.facts()), tag::STANDARD_PATH + fd)
+    }
+
+    /// What stands in the list of open descriptors.
+    pub fn listed(&self, fd: u32) -> OpenFd {
+        let facts = self.facts();
+        let mut open = OpenFd { fd, mode: facts.mode as u16, family: facts.family, name: [0; 16] };
+        if let Some(pseudo) = self.pseudo().filter(|_| !matches!(self, Self::Pipe { .. })) {
+            for (to, from) in open.name.iter_mut().zip(pseudo.bytes()) {
+                *to = from;
+            }
+        }
+        // An IPv6 socket with a mapped address counts as one of IPv4.
+        if let Self::Socket { local: Some((ip, _)), .. } = self
+            && ip.to_canonical().is_ipv4()
+        {
+            open.family = AF_INET;
+        }
+        open
+    }
+
+    /// The name of what has no path.
+    fn pseudo(&self) -> Option<String> {
+        match self {
+            Self::File { .. } | Self::Socket { .. } => None,
+            Self::Pipe { ino } => Some(format!("pipe:[{ino}]")),
+            Self::Pseudo(name) => Some(name.clone()),
+            Self::Pid(_) => Some("[pidfd]".to_owned()),
+        }
+    }
+
+    fn with_path(&self, record: Encoder, tag: u8) -> Encoder {
+        match (self, self.pseudo()) {
+            (Self::File { path, .. }, _) => components(record, tag, path),
+            (_, Some(name)) => record.pseudo(tag, &name),
+            (_, None) => record,
+        }
+    }
+
+    fn facts(&self) -> FdFacts {
         let facts = FdFacts {
             ino: 0,
             dev: 0,
@@ -46,19 +93,13 @@ impl Open {
             remote_addr: [0; 16],
         };
         match self {
-            Self::File { path, mode, ino, dev } => {
-                let facts = FdFacts { ino: *ino, dev: kernels_device(*dev), mode: *mode, ..facts };
-                components(record.fd(facts), tag::REALPATH, path)
-            }
-            Self::Pipe { ino } => record
-                .fd(FdFacts { ino: *ino, mode: 0o010_600, ..facts })
-                .pseudo(tag::REALPATH, &format!("pipe:[{ino}]")),
-            Self::Pseudo(name) => record.fd(FdFacts { mode: 0o600, ..facts }).pseudo(tag::REALPATH, name),
-            Self::Pid(_) => record.fd(FdFacts { mode: 0o600, ..facts }).pseudo(tag::REALPATH, "[pidfd]"),
+            Self::File { mode, ino, dev, .. } => FdFacts { ino: *ino, dev: kernels_device(*dev), mode: *mode, ..facts },
+            Self::Pipe { ino } => FdFacts { ino: *ino, mode: 0o010_600, ..facts },
+            Self::Pseudo(_) | Self::Pid(_) => FdFacts { mode: 0o600, ..facts },
             Self::Socket { family, sock_type, protocol, local, remote } => {
                 let (local_addr, local_port) = end(*local);
                 let (remote_addr, remote_port) = end(*remote);
-                record.fd(FdFacts {
+                FdFacts {
                     mode: 0o140_777,
                     family: *family,
                     sock_type: *sock_type,
@@ -69,7 +110,7 @@ impl Open {
                     remote_addr,
                     remote_port,
                     ..facts
-                })
+                }
             }
         }
     }

@@ -200,6 +200,7 @@ impl World {
         self.tasks.insert(task.tid, task.clone());
         let record = task.image(Encoder::exec());
         let record = self.who(record, &task);
+        let record = self.standard(record, task.pid);
         Some(self.played(record, ty, task.is_unstated))
     }
 }

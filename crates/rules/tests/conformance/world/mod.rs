@@ -14,6 +14,7 @@ mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use abi::record::{KINDS_MAX, STANDARD_FDS};
 use event::{
     catalogue::EventType,
     containers::Whereabouts,
@@ -176,6 +177,24 @@ impl World {
 
     fn fd(&self, pid: i64, fd: i64) -> Option<&Open> {
         self.tables.get(&pid)?.get(&fd)
+    }
+
+    /// A process's open descriptors with numbers below a limit.
+    fn open_below(&self, pid: i64, limit: usize) -> impl Iterator<Item = (u32, &Open)> {
+        let all = self.tables.get(&pid).into_iter().flatten();
+        all.filter_map(|(fd, open)| Some((u32::try_from(*fd).ok()?, open)))
+            .take_while(move |(fd, _)| *fd < limit as u32)
+    }
+
+    /// Says what its standard descriptors are.
+    fn standard(&self, record: Encoder, pid: i64) -> Encoder {
+        self.open_below(pid, STANDARD_FDS).fold(record, |record, (fd, open)| open.describe_standard(record, fd as u8))
+    }
+
+    /// Lists its open descriptors.
+    fn kinds(&self, record: Encoder, pid: i64) -> Encoder {
+        let listed: Vec<_> = self.open_below(pid, KINDS_MAX).map(|(fd, open)| open.listed(fd)).collect();
+        record.open_fds(&listed)
     }
 
     fn next_time(&mut self) -> u64 {

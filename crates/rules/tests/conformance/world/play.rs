@@ -75,6 +75,7 @@ impl World {
         if let Some(open) = described.filter(|_| !matches!(name, "open" | "openat" | "openat2" | "creat" | "socket")) {
             record = open.describe(record);
         }
+        let record = self.kinds(self.standard(record, task.pid), task.pid);
         Some(self.played(record, call.ty, call.is_unstated() || task.is_unstated))
     }
 
