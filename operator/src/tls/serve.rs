@@ -102,8 +102,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often an idle HTTP/2 connection is asked whether it is still there, and how long it has to answer.
 const PING: Duration = Duration::from_secs(15);
 
-/// What a client may send ahead in one stream, in bytes: a thousand sensors that all do cost 64 MiB.
-const STREAM_BYTES: u32 = 64 << 10;
+/// What a client may send ahead in one stream, in bytes: a thousand sensors that all do cost 32 MiB, and as much again for the
+/// book-keeping of small frames. At a round trip of 10 ms it is 3 MiB/s, some thousand alerts.
+const STREAM_BYTES: u32 = 32 << 10;
 /// What is written ahead for a client that reads slowly, in bytes, beyond the message in hand.
 const SEND_BYTES: usize = 64 << 10;
 
