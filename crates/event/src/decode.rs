@@ -188,7 +188,7 @@ impl<'a> Block<'a> {
 
 /// The bytes before the first NUL.
 pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.iter().position(|b| *b == 0).map_or(bytes, |end| &bytes[..end])
+    memchr::memchr(0, bytes).map_or(bytes, |end| &bytes[..end])
 }
 
 /// The names of a path, leaf first, as the kernel's dentries give them.
