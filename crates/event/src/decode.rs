@@ -301,9 +301,9 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// Decodes one record that fills `bytes`.
     // A record is large: inlined, it is made where it will be.
-    #[inline]
+    #[inline(always)]
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let header = Header::decode(bytes).ok_or(DecodeError::ShortHeader { have: bytes.len() })?;
+        let Some(header) = Header::decode(bytes) else { return Err(DecodeError::ShortHeader { have: bytes.len() }) };
         let kind = Kind::from_wire(header.kind).ok_or(DecodeError::UnknownKind { kind: header.kind })?;
         if header.ancestors as usize > ANCESTORS {
             return Err(DecodeError::TooManyAncestors { count: header.ancestors });
