@@ -175,6 +175,22 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_is_found_at_every_place() {
+        let wanted = |a, b| (a == b'/') & (b == b'.');
+        for len in 0..70 {
+            let mut bytes = vec![b'a'; len];
+            assert!(!has_pair(&bytes, wanted), "{len}");
+            for at in 1..len {
+                (bytes[at - 1], bytes[at]) = (b'.', b'/');
+                assert!(!has_pair(&bytes, wanted), "{at} of {len}");
+                (bytes[at - 1], bytes[at]) = (b'/', b'.');
+                assert!(has_pair(&bytes, wanted), "{at} of {len}");
+                (bytes[at - 1], bytes[at]) = (b'a', b'a');
+            }
+        }
+    }
+
+    #[test]
     fn a_normal_absolute_path_is_not_copied() {
         let arena = Arena::new();
         let name = b"/etc/passwd";

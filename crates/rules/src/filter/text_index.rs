@@ -184,4 +184,18 @@ mod tests {
         found.sort_unstable();
         assert_eq!(found, [0, 2, 4, 6, 8, 9, 11]);
     }
+
+    #[test]
+    fn many_substrings_are_found_as_few_are() {
+        let texts = ["a/b", "b/", "/b/c", "x", "c/d", "b/c/", "/"];
+        for count in 1..=texts.len() {
+            let keys: Vec<_> = texts[..count].iter().zip(0..).map(|(text, id)| (text.as_bytes(), id)).collect();
+            let mut found = Vec::new();
+            Needles::new(keys, false).visit(b"/a/b/c/", |id| found.push(id));
+            found.sort_unstable();
+            found.dedup();
+            let want: Vec<u32> = [0, 1, 2, 5, 6].into_iter().filter(|id| (*id as usize) < count).collect();
+            assert_eq!(found, want, "{count}");
+        }
+    }
 }
