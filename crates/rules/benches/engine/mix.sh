@@ -2,7 +2,7 @@
 # Does for a few seconds what the benchmark records: programs are executed, files are opened, written, renamed, made executable
 # and removed, addresses are connected to. Nothing outside of a new folder below /tmp changes.
 #
-#   bash mix.sh [rounds]        a round is about 2,500 events; 100 if not said
+#   bash mix.sh [rounds]        a round is about 11,000 events; 20 if not said
 set -u
 work=$(mktemp -d) && cd "$work" || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -24,7 +24,7 @@ read_files() {
 
 # Small programs, with pipes and shells between them.
 run_programs() {
-    for n in {1..12}; do
+    for n in {1..24}; do
         ls -l project/src | sort | head -n "$n" >/dev/null
         sh -c 'id -un; date +%s; uname -r' >/dev/null
         find project -name '*.h' -newer project/src/part_1.c >/dev/null
@@ -45,13 +45,13 @@ change_files() {
 
 # Datagrams need nobody at the other end, and streams are refused by the loopback: both connect.
 connect() {
-    for n in {1..60}; do
+    for n in {1..120}; do
         : >"/dev/udp/127.0.0.$((n % 250 + 1))/53"
         : >"/dev/tcp/127.0.0.1/$((40000 + n))"
     done 2>/dev/null
 }
 
-for ((round = 0; round < ${1:-100}; round++)); do
+for ((round = 0; round < ${1:-20}; round++)); do
     read_files
     run_programs
     change_files
