@@ -189,7 +189,7 @@ impl<'a> Block<'a> {
 
 /// The bytes before the first NUL.
 pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.iter().position(|b| *b == 0).map_or(bytes, |end| &bytes[..end])
+    memchr::memchr(0, bytes).map_or(bytes, |end| &bytes[..end])
 }
 
 /// The names of a path, leaf first, as the kernel's dentries give them.
@@ -302,9 +302,9 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// Decodes one record that fills `bytes`.
     // A record is large: inlined, it is made where it will be.
-    #[inline]
+    #[inline(always)]
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let header = Header::decode(bytes).ok_or(DecodeError::ShortHeader { have: bytes.len() })?;
+        let Some(header) = Header::decode(bytes) else { return Err(DecodeError::ShortHeader { have: bytes.len() }) };
         let kind = Kind::from_wire(header.kind).ok_or(DecodeError::UnknownKind { kind: header.kind })?;
         if header.ancestors as usize > ANCESTORS {
             return Err(DecodeError::TooManyAncestors { count: header.ancestors });

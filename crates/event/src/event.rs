@@ -72,6 +72,8 @@ impl<'a> AncestorView<'a> {
 
 impl<'a> Event<'a> {
     /// Puts an event together. `None` for records that no rule sees ([`Kind::Fork`]).
+    // As large as a record: made where it will be.
+    #[inline(always)]
     pub fn new(record: &'a Record<'a>, state: &'a State, arena: &'a Arena, num: u64) -> Option<Self> {
         let ty = record.event_type()?;
         Some(Self { record, state, process: state.process(record), num, ty, arena, memo: Memo::default() })

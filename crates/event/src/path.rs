@@ -51,14 +51,21 @@ fn is_normal(path: &[u8]) -> bool {
 
 /// Whether no name of a relative path is empty, `.` or `..`.
 fn is_plain(names: &[u8]) -> bool {
-    // Without a way out in the middle the compiler compares many bytes at once.
-    let doubtful = |bytes: &[u8]| {
-        bytes
-            .windows(2)
-            .fold(false, |found, pair| found | ((pair[0] == b'/') & ((pair[1] == b'/') | (pair[1] == b'.'))))
-    };
+    let doubtful = |names| has_pair(names, |a, b| (a == b'/') & ((b == b'/') | (b == b'.')));
     let ends = matches!((names.first(), names.last()), (None | Some(b'/' | b'.'), _) | (_, Some(b'/')));
     !ends && !doubtful(names) || names.split(|b| *b == b'/').all(|name| !matches!(name, b"" | b"." | b".."))
+}
+
+/// Whether two bytes that follow each other are such a pair. Blocks of fixed size without a way out in the middle are what
+/// the compiler compares all bytes of at once, so the last block overlaps the one before.
+fn has_pair(bytes: &[u8], wanted: impl Fn(u8, u8) -> bool) -> bool {
+    const BLOCK: usize = 16;
+    let any = |first: &[u8], second: &[u8]| first.iter().zip(second).fold(false, |any, (a, b)| any | wanted(*a, *b));
+    let all = |first: &[u8; BLOCK], second: &[u8; BLOCK]| any(first, second);
+    let Some((_, next)) = bytes.split_first() else { return false };
+    let last = bytes.split_last().and_then(|(_, front)| front.last_chunk().zip(next.last_chunk()));
+    let Some((first, second)) = last else { return any(bytes, next) };
+    all(first, second) || bytes.as_chunks().0.iter().zip(next.as_chunks().0).any(|(first, second)| all(first, second))
 }
 
 /// Joins `name` to the directory `base` unless it is absolute, and removes `.`, `..`, doubled and trailing slashes.
@@ -106,8 +113,7 @@ pub fn join<'a>(base: &[u8], name: &'a [u8], arena: &'a Arena) -> &'a [u8] {
 
 /// `path` with runs of slashes collapsed: Falco's `fd.nameraw`.
 pub fn collapse_slashes<'a>(path: &'a [u8], arena: &'a Arena) -> &'a [u8] {
-    // Without a way out in the middle the compiler compares many bytes at once.
-    if !path.windows(2).fold(false, |found, pair| found | ((pair[0] == b'/') & (pair[1] == b'/'))) {
+    if !has_pair(path, |a, b| (a == b'/') & (b == b'/')) {
         return path;
     }
     let mut out = Text::with_capacity(arena, path.len());
@@ -166,6 +172,22 @@ mod tests {
         check("/", "/a/.git/config", "/a/.git/config");
         check("/", "/etc/../etc//shadow", "/etc/shadow");
         check("/", &"/a".repeat(600), "/DIR_TOO_LONG/FILENAME_TOO_LONG");
+    }
+
+    #[test]
+    fn a_pair_is_found_at_every_place() {
+        let wanted = |a, b| (a == b'/') & (b == b'.');
+        for len in 0..70 {
+            let mut bytes = vec![b'a'; len];
+            assert!(!has_pair(&bytes, wanted), "{len}");
+            for at in 1..len {
+                (bytes[at - 1], bytes[at]) = (b'.', b'/');
+                assert!(!has_pair(&bytes, wanted), "{at} of {len}");
+                (bytes[at - 1], bytes[at]) = (b'/', b'.');
+                assert!(has_pair(&bytes, wanted), "{at} of {len}");
+                (bytes[at - 1], bytes[at]) = (b'a', b'a');
+            }
+        }
     }
 
     #[test]

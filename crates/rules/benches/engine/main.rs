@@ -3,10 +3,16 @@
 //! ```text
 //! GYRFALCON_FALCO_RULES=/path/to/falco-rules cargo xtask bench engine
 //! ```
-//! Without the variable a hundred made-up rules stand for the official ones. Every figure is the best of several passes over the same
-//! records, each from an empty process table; ratios compare passes that took turns. A bound that is missed makes
-//! it fail.
+//! Without the variable a hundred made-up rules stand for the official ones. The records are simulated, or those of a recording
+//! (`mix.sh` and `mix.yaml` make one; paths are absolute):
+//!
+//! ```text
+//! cargo xtask bench engine -- --recording FILE
+//! ```
+//! Every figure is the best of several passes over the same records, each from the process table that was there when they
+//! began; ratios compare passes that took turns. A bound that is missed makes it fail.
 
+mod load;
 mod many;
 #[path = "../../tests/mix/mod.rs"]
 mod mix;
@@ -24,10 +30,11 @@ use gyrfalcon_rules::{
     load::{Loader, Options, RuleMatching},
     ruleset::{Evaluation, Ruleset},
 };
-use mix::{Class, Records};
+use load::{Load, Step};
+use mix::Class;
 use nix::time::{ClockId, clock_gettime};
 
-/// Records of a pass.
+/// Records of a pass; of a recording that has fewer, at least so many in repetitions.
 const RECORDS: usize = 200_000;
 /// Passes; the fastest counts, as the others were disturbed.
 const PASSES: usize = 7;
@@ -69,47 +76,63 @@ impl Pass {
 }
 
 /// What the event loop of the sensor does with each record.
-fn pass(entries: &Records, ruleset: Option<&Ruleset>) -> Pass {
-    let mut state = mix::state();
-    let mut arena = Arena::new();
-    let mut scratch = Evaluation::default();
+fn pass(load: &Load, ruleset: Option<&Ruleset>) -> Pass {
     let mut pass = Pass::default();
-    pass.seconds = seconds(|| {
-        for (_, bytes) in entries.iter() {
-            let Ok(record) = Record::decode(bytes) else { continue };
-            state.apply(&record);
-            pass.events += 1;
-            if let Some(ruleset) = ruleset
-                && let Some(event) = Event::new(&record, &state, &arena, pass.events)
-            {
-                ruleset.matches(&event, &mut scratch, |rule| {
-                    pass.matches += 1;
-                    std::hint::black_box(ruleset.alert(rule, &event));
-                });
+    let events = load.events();
+    while pass.events < RECORDS as u64 * 9 / 10 {
+        let mut state = load.start();
+        let mut arena = Arena::new();
+        let mut scratch = Evaluation::default();
+        let mut number = 0;
+        pass.seconds += seconds(|| {
+            for step in load.steps() {
+                let bytes = match step {
+                    Step::Record(_, bytes) => bytes,
+                    Step::Fact(fact) => {
+                        fact(&mut state);
+                        continue;
+                    }
+                };
+                let Ok(record) = Record::decode(bytes) else { continue };
+                state.apply(&record);
+                number += 1;
+                if let Some(ruleset) = ruleset
+                    && let Some(event) = Event::new(&record, &state, &arena, number)
+                {
+                    ruleset.matches(&event, &mut scratch, |rule| {
+                        pass.matches += 1;
+                        std::hint::black_box(ruleset.alert(rule, &event));
+                    });
+                }
+                arena.reset();
             }
-            arena.reset();
-        }
-    });
-    // Forks are no events.
-    pass.events -= entries.count(Class::Fork) as u64;
+        });
+        pass.events += events as u64;
+    }
     pass
 }
 
-fn best(entries: &Records, ruleset: Option<&Ruleset>) -> Pass {
-    let passes = (0..PASSES).map(|_| pass(entries, ruleset));
+fn best(load: &Load, ruleset: Option<&Ruleset>) -> Pass {
+    let passes = (0..PASSES).map(|_| pass(load, ruleset));
     passes.min_by(|a, b| a.seconds.total_cmp(&b.seconds)).unwrap_or_default()
 }
 
 /// CPU time by what the events are about, timed in runs of the same class.
-fn by_class(entries: &Records, ruleset: &Ruleset) -> BTreeMap<&'static str, f64> {
+fn by_class(load: &Load, ruleset: &Ruleset) -> BTreeMap<&'static str, f64> {
     let mut best: BTreeMap<&'static str, f64> = BTreeMap::new();
     for class in [Class::Open, Class::Exec, Class::Connect, Class::Change] {
-        let of_class: Vec<_> = entries.iter().filter(|(of, _)| *of == class).map(|(_, bytes)| bytes).collect();
+        let of_class: Vec<_> = load.records().filter(|(of, _)| *of == class).map(|(_, bytes)| bytes).collect();
         let mut fastest = f64::INFINITY;
         for _ in 0..PASSES {
-            let mut state = mix::state();
-            for (_, bytes) in entries.iter().filter(|(class, _)| matches!(class, Class::Exec | Class::Fork)) {
-                state.apply(&Record::decode(bytes).expect("a record"));
+            let mut state = load.start();
+            for step in load.steps() {
+                match step {
+                    Step::Record(Class::Exec | Class::Fork, bytes) => {
+                        state.apply(&Record::decode(bytes).expect("a record"));
+                    }
+                    Step::Record(..) => {}
+                    Step::Fact(fact) => fact(&mut state),
+                }
             }
             let (mut arena, mut scratch, mut number) = (Arena::new(), Evaluation::default(), 0);
             let time = seconds(|| {
@@ -132,7 +155,7 @@ fn by_class(entries: &Records, ruleset: &Ruleset) -> BTreeMap<&'static str, f64>
             Class::Exec => "execs",
             Class::Connect => "connects",
             Class::Change => "changes of files",
-            Class::Exit | Class::Fork => continue,
+            Class::Exit | Class::Fork | Class::Other => continue,
         };
         best.insert(name, fastest / of_class.len() as f64 * 1e9);
     }
@@ -140,11 +163,19 @@ fn by_class(entries: &Records, ruleset: &Ruleset) -> BTreeMap<&'static str, f64>
 }
 
 /// Allocations of events that no rule matched, after the first half of the records has filled tables and pools.
-fn allocations(entries: &Records, ruleset: &Ruleset) -> (u64, u64) {
-    let mut state = mix::state();
+fn allocations(load: &Load, ruleset: &Ruleset) -> (u64, u64) {
+    let mut state = load.start();
     let (mut arena, mut scratch, mut number) = (Arena::new(), Evaluation::default(), 0);
     let (mut events, mut allocations) = (0, 0);
-    for (at, (_, bytes)) in entries.iter().enumerate() {
+    let half = load.steps().count() / 2;
+    for (at, step) in load.steps().enumerate() {
+        let bytes = match step {
+            Step::Record(_, bytes) => bytes,
+            Step::Fact(fact) => {
+                fact(&mut state);
+                continue;
+            }
+        };
         let mut matched = false;
         let info = measure(|| {
             let Ok(record) = Record::decode(bytes) else { return };
@@ -155,7 +186,7 @@ fn allocations(entries: &Records, ruleset: &Ruleset) -> (u64, u64) {
             }
             arena.reset();
         });
-        if !matched && at >= entries.len() / 2 {
+        if !matched && at >= half {
             events += 1;
             allocations += info.count_total;
         }
@@ -163,7 +194,7 @@ fn allocations(entries: &Records, ruleset: &Ruleset) -> (u64, u64) {
     (events, allocations)
 }
 
-fn load(texts: &[String], matching: RuleMatching) -> (Ruleset, f64, i64) {
+fn compile(texts: &[String], matching: RuleMatching) -> (Ruleset, f64, i64) {
     let options = Options { rule_matching: matching, work: usize::MAX, ..Options::default() };
     let mut ruleset = None;
     let mut time = 0.0;
@@ -216,9 +247,22 @@ fn rulesets() -> Vec<(&'static str, Vec<String>)> {
     vec![("stable", vec![stable]), ("stable, incubating and sandbox", all)]
 }
 
+/// The recording that was asked for.
+fn recording() -> Option<PathBuf> {
+    std::env::args_os().skip_while(|arg| arg != "--recording").nth(1).map(PathBuf::from)
+}
+
 /// Whether a part of the benchmark was asked for.
 fn wanted(part: &str) -> bool {
-    let filters: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let mut filters = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match &*arg {
+            "--recording" => drop(args.next()),
+            option if option.starts_with("--") => {}
+            _ => filters.push(arg),
+        }
+    }
     filters.is_empty() || filters.iter().any(|filter| part.contains(filter.as_str()))
 }
 
@@ -227,36 +271,29 @@ fn main() -> ExitCode {
         // `cargo test` builds it in the debug profile, in which figures mean nothing.
         return ExitCode::SUCCESS;
     }
-    let entries = mix::records(RECORDS, 7);
-    println!("{} records, {} bytes on average", entries.len(), entries.bytes() / entries.len());
-    for (name, class) in [
-        ("opens", Class::Open),
-        ("execs", Class::Exec),
-        ("connects", Class::Connect),
-        ("changes of files", Class::Change),
-        ("exits", Class::Exit),
-        ("forks, which are no events", Class::Fork),
-    ] {
-        println!("  {:5.1} % {name}", entries.count(class) as f64 * 100.0 / entries.len() as f64);
-    }
+    let load = match recording() {
+        Some(path) => Load::recorded(&path),
+        None => Load::simulated(RECORDS),
+    };
+    load.print();
     let mut fine = true;
     if wanted("official") {
-        fine &= official(&entries);
+        fine &= official(&load);
     }
     if wanted("distinct") {
-        fine &= distinct(&entries);
+        fine &= distinct(&load);
     }
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The rules that people have.
-fn official(entries: &Records) -> bool {
+fn official(load: &Load) -> bool {
     let mut fine = check_time();
-    println!("\ndecode and state alone: {:.0} ns an event", best(entries, None).ns());
+    println!("\ndecode and state alone: {:.0} ns an event", best(load, None).ns());
     for (at, (name, texts)) in rulesets().iter().enumerate() {
         for matching in [RuleMatching::First, RuleMatching::All] {
-            let (ruleset, time, memory) = load(texts, matching);
-            let best = best(entries, Some(&ruleset));
+            let (ruleset, time, memory) = compile(texts, matching);
+            let best = best(load, Some(&ruleset));
             println!(
                 "{name}, {matching:?}: {:.2} million events a CPU second, {:.0} ns an event; {} rules, {} comparisons, {} matches; \
                  loaded in {:.0} ms, {:.1} MiB",
@@ -270,10 +307,10 @@ fn official(entries: &Records) -> bool {
             );
             if at == 0 {
                 fine &= best.rate() >= EVENTS_A_SECOND;
-                for (class, ns) in by_class(entries, &ruleset) {
+                for (class, ns) in by_class(load, &ruleset) {
                     println!("    {class}: {ns:.0} ns");
                 }
-                let (events, allocations) = allocations(entries, &ruleset);
+                let (events, allocations) = allocations(load, &ruleset);
                 println!("    {allocations} allocations in {events} events that no rule matched");
             }
         }
@@ -283,15 +320,15 @@ fn official(entries: &Records) -> bool {
 }
 
 /// Cost by number of rules.
-fn distinct(entries: &Records) -> bool {
+fn distinct(load: &Load) -> bool {
     let mut fine = true;
     println!("\ndistinct rules");
     for matching in [RuleMatching::First, RuleMatching::All] {
-        let sets: Vec<_> = [100, 1000, 10_000].map(|count| (count, load(&[many::rules(count)], matching))).into();
+        let sets: Vec<_> = [100, 1000, 10_000].map(|count| (count, compile(&[many::rules(count)], matching))).into();
         let mut best = vec![Pass { seconds: f64::INFINITY, ..Pass::default() }; sets.len()];
         for _ in 0..PASSES {
             for (best, (_, (ruleset, ..))) in best.iter_mut().zip(&sets) {
-                let pass = pass(entries, Some(ruleset));
+                let pass = pass(load, Some(ruleset));
                 if pass.seconds < best.seconds {
                     *best = pass;
                 }

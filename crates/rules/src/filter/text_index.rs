@@ -111,17 +111,20 @@ fn length_bit(text: &[u8]) -> u64 {
 /// Substrings.
 #[derive(Debug)]
 enum Needles {
-    /// One after the other: a single one, or more than an automaton can hold.
+    /// One after the other: a few, for which this is faster, or more than an automaton can hold.
     Each(Box<[(Finder<'static>, u32)]>),
     EachFolded(Box<[(Box<[u8]>, u32)]>),
     Automaton(Box<AhoCorasick>, Box<[u32]>),
 }
 
 impl Needles {
+    /// An automaton takes a step for each byte of the value, a finder passes over many bytes at once.
+    const FEW: usize = 4;
+
     fn new(mut needles: Vec<(&[u8], u32)>, fold: bool) -> Self {
         needles.sort_unstable();
         needles.dedup_by(|a, b| a.0 == b.0);
-        if needles.len() > 1 {
+        if needles.len() > if fold { 1 } else { Self::FEW } {
             let mut builder = AhoCorasick::builder();
             let texts = needles.iter().map(|(text, _)| text);
             if let Ok(automaton) = builder.ascii_case_insensitive(fold).build(texts) {
@@ -180,5 +183,19 @@ mod tests {
         TextIndex::new(&keys).visit(b"/etc/Shadow", |id| found.push(id));
         found.sort_unstable();
         assert_eq!(found, [0, 2, 4, 6, 8, 9, 11]);
+    }
+
+    #[test]
+    fn many_substrings_are_found_as_few_are() {
+        let texts = ["a/b", "b/", "/b/c", "x", "c/d", "b/c/", "/"];
+        for count in 1..=texts.len() {
+            let keys: Vec<_> = texts[..count].iter().zip(0..).map(|(text, id)| (text.as_bytes(), id)).collect();
+            let mut found = Vec::new();
+            Needles::new(keys, false).visit(b"/a/b/c/", |id| found.push(id));
+            found.sort_unstable();
+            found.dedup();
+            let want: Vec<u32> = [0, 1, 2, 5, 6].into_iter().filter(|id| (*id as usize) < count).collect();
+            assert_eq!(found, want, "{count}");
+        }
     }
 }

@@ -40,6 +40,8 @@ pub enum Class {
     Exit,
     /// A process begins: no event, state only.
     Fork,
+    /// Something else, which only a recording has.
+    Other,
 }
 
 /// Records, one behind the other as in a ring or a recording.
