@@ -43,5 +43,9 @@ pub const CHUNK_BYTES: usize = 64 << 10;
 /// Largest bundle in bytes.
 pub const BUNDLE_BYTES: u64 = 64 << 20;
 
+/// Bytes of alerts in one message, and one alert more. After an outage a thousand sensors send at once, and the operator has a
+/// message of each in memory before it takes the first: decoded, five times as large.
+pub const ALERTS_BYTES: usize = 16 << 10;
+
 /// Alerts that may be under way without an acknowledgement.
 pub const WINDOW: u32 = 4096;

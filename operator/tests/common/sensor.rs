@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use bundle::NodeFacts;
 use hyper_util::rt::TokioIo;
 use link::proto::{self, FromSensor, ToSensor, from_sensor, link_client::LinkClient, to_sensor};
+use prost::Message as _;
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
@@ -387,9 +388,15 @@ fn next_batch(shared: &Shared, acked: u64, window: u64) -> Vec<proto::Alert> {
     let most = usize::try_from(room).unwrap_or(BATCH).min(BATCH);
     let first = state.spool.front().map_or(0, |alert| alert.seq);
     let skip = usize::try_from((state.sent + 1).saturating_sub(first)).unwrap_or(0);
-    let batch: Vec<_> = state.spool.iter().skip(skip).take(most).cloned().collect();
+    let mut bytes = 0;
+    let fits = |alert: &&proto::Alert| {
+        let room = bytes < link::ALERTS_BYTES;
+        bytes += alert.encoded_len();
+        room
+    };
+    let batch: Vec<_> = state.spool.iter().skip(skip).take(most).take_while(fits).cloned().collect();
     state.sent = batch.last().map_or(state.sent, |alert| alert.seq);
-    if batch.len() == BATCH {
+    if batch.len() == BATCH || bytes >= link::ALERTS_BYTES {
         // There may be more.
         shared.more.notify_one();
     }

@@ -28,15 +28,11 @@ use super::{
 };
 use crate::agent::spool::{Batch, Cursor};
 
-/// Messages that wait to be sent. Each has at most [`BATCH_BYTES`] and one alert.
+/// Messages that wait to be sent. Each has at most [`link::ALERTS_BYTES`] and one alert.
 const OUTGOING: usize = 4;
 
 /// Alerts in one message.
 const BATCH: usize = 256;
-
-/// Bytes of alerts in one message, the last one not counted. After an outage a thousand sensors send at once, and the
-/// operator reads a message of each before any is stored.
-const BATCH_BYTES: usize = 64 << 10;
 
 /// Bytes of counts in one message.
 const COUNTS_BYTES: usize = 1 << 20;
@@ -229,7 +225,7 @@ async fn give(
 fn read(parts: &Parts, mut from: Cursor, room: u64) -> JoinHandle<(std::io::Result<Batch>, Cursor)> {
     let spool = parts.spool.clone();
     let most = usize::try_from(room).unwrap_or(BATCH).min(BATCH);
-    tokio::task::spawn_blocking(move || (spool.read(&mut from, most, BATCH_BYTES), from))
+    tokio::task::spawn_blocking(move || (spool.read(&mut from, most, link::ALERTS_BYTES), from))
 }
 
 /// What a read gave; waits for ever when there is none.
