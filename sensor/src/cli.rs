@@ -79,6 +79,21 @@ pub struct Compile {
     pub enable: Vec<String>,
 }
 
+impl Compile {
+    /// Every rule by itself, with the output that it has.
+    pub fn each_rule() -> Self {
+        Self {
+            rule_matching: Matching::All,
+            minimum_priority: rules::alert::Priority::Debug,
+            append_output: Vec::new(),
+            no_suggested_output: true,
+            static_field: Vec::new(),
+            disable: Vec::new(),
+            enable: Vec::new(),
+        }
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').ok_or_else(|| "a key, `=`, and a value".to_owned())?;
     let statics = [(pair.0.to_owned(), pair.1.to_owned())];
@@ -429,6 +444,12 @@ pub struct Test {
     /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
+    /// A recording (`gyrfalcon record`) whose events the rules are tested on, too
+    #[arg(long, value_name = "FILE", requires = "expect")]
+    pub recording: Option<PathBuf>,
+    /// How often a rule must match the recording, such as 'Shadow read=2'. May be repeated
+    #[arg(long, value_name = "RULE=COUNT", value_parser = expectation, requires = "recording")]
+    pub expect: Vec<(String, u64)>,
 }
 
 /// `gyrfalcon explain`.

@@ -177,5 +177,5 @@ fn fields_with_several_values_are_written_as_lists_in_tests() {
     assert_eq!((code, &*stdout), (Some(0), "1 tests passed, 0 failed, in 1 resources\n"), "{stderr}");
     let (code, stdout, _) = gyrfalcon(folder.path(), &["test", "b.yaml"]);
     assert_eq!(code, Some(1));
-    assert!(stdout.contains("want  A: 2\n  got   A: 1\n"), "{stdout}");
+    assert!(stdout.contains("- want  A: 2\n  + got   A: 1\n      events[0] matches\n      events[1] does not: `proc.aname = sshd` does not hold\n"), "{stdout}");
 }

@@ -319,8 +319,9 @@ fn tests_inside_of_resources_are_run() {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     expect![[r#"
         bad.yaml:10:5: FalcoRule/shop/curl: test `curl fires` failed
-          want  curl: 1
-          got   curl: 0
+          - want  curl: 1
+          + got   curl: 0
+              events[0] does not: it is not of the namespace, pods or nodes of the rule
           help  a FalcoRule does not see the host: give the event `k8s.ns.name: shop`
         0 tests passed, 1 failed, in 1 resources
     "#]]

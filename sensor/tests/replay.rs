@@ -72,6 +72,39 @@ fn alerts_have_the_time_of_the_recording_and_the_rest_is_summed_up() {
 }
 
 #[test]
+fn rules_are_tested_on_a_recording() {
+    let folder = folder();
+    let test = |expect: &str, json: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gyrfalcon"));
+        command.args(["test", "rules.yaml", "--recording", "day.gyr", "--expect", expect]).args(json);
+        let output = command.current_dir(folder.path()).stdin(Stdio::null()).output();
+        let output = output.expect("the program was built with this test");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, stdout) = test("Shadow read=2", &[]);
+    assert_eq!(code, Some(0), "{stdout}");
+    expect![[r#"
+        day.gyr: 1 of 1 expectations met
+        0 tests passed, 0 failed, in 0 resources
+    "#]]
+    .assert_eq(&stdout);
+    let (code, stdout) = test("Shadow read=3", &[]);
+    assert_eq!(code, Some(1));
+    expect![[r#"
+        day.gyr: the recording has other matches
+          - want  Shadow read: 3
+          + got   Shadow read: 2
+        day.gyr: 0 of 1 expectations met
+        0 tests passed, 0 failed, in 0 resources
+    "#]]
+    .assert_eq(&stdout);
+    let (code, stdout) = test("Shadows=0", &["--json"]);
+    assert_eq!(code, Some(1));
+    let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(json["recording"]["rules"][0], serde_json::json!({"rule": "Shadows", "want": 0, "got": null}));
+}
+
+#[test]
 fn json_has_falcos_keys_and_the_recordings_host() {
     let folder = folder();
     let (_, stdout, _) = replay(folder.path(), &["day.gyr", "rules.yaml", "--json"]);

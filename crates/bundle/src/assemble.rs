@@ -104,13 +104,13 @@ impl<'a> Assembly<'a> {
 
     /// The rules of the resource that was added last and those of the same layer with one of these names, each judged by
     /// itself and whether it is left out or not; and the names of all rules that are known there, disabled ones too.
-    pub(crate) fn on_trial(&self, id: &ResourceId, names: &[&str]) -> (Ruleset, Vec<String>) {
+    pub(crate) fn on_trial(&self, id: &ResourceId, names: &[&str]) -> (Ruleset, Vec<RuleInfo<'_>>) {
         let namespace = id.kind.namespaced().then_some(&*id.namespace);
         let meant = |rule: &RuleInfo<'_>| {
             rule.namespace == namespace
                 && (self.names.iter().any(|name| name == rule.origin) || names.contains(&rule.name))
         };
-        let known = self.loader.rules().filter(meant).map(|rule| rule.name.to_owned()).collect();
+        let known = self.loader.rules().filter(meant).collect();
         (self.loader.ruleset_of(meant), known)
     }
 

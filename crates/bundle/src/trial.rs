@@ -3,7 +3,7 @@
 //! Each rule is judged by itself, as with `ruleMatching: all`; whether it is switched off by `mode` or left out by its
 //! priority does not matter, whether it is enabled does.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use api::{
     ResourceId,
@@ -14,11 +14,16 @@ use event::value::Arena;
 use rules::{
     diagnostic::closest,
     filter::names::Catalogue,
+    load::RuleInfo,
     ruleset::{Evaluation, Ruleset},
+    unmet::unmet,
     written::{Given, Written, WrittenError},
 };
 
 use crate::Assembly;
+
+/// Of a part of a condition, so many characters are told.
+const PART: usize = 200;
 
 /// What the tests of a resource came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub struct Trial {
 }
 
 /// A test that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {
     /// Index of the test in `spec.tests`.
     pub index: usize,
@@ -40,6 +45,9 @@ pub struct Failure {
     pub want: String,
     /// What happened instead.
     pub got: String,
+    /// Of each rule that matched too often or too seldom, what became of each event: `events[0] matches`,
+    /// ``events[1] does not: `fd.num >= 0` does not hold``.
+    pub events: Vec<String>,
     /// What may be the cause.
     pub help: Option<String>,
 }
@@ -79,7 +87,7 @@ pub fn run(assembly: &Assembly<'_>, id: &ResourceId, spec: &FalcoRuleSpec) -> Tr
     for (index, test) in spec.tests.iter().enumerate() {
         match run_test(test, id, &ruleset, &known, &mut scratch) {
             Ok(()) => trial.passed += 1,
-            Err(failure) => trial.failures.push(Failure { index, name: test.name.clone(), ..failure }),
+            Err(failure) => trial.failures.push(Failure { index, name: test.name.clone(), ..*failure }),
         }
     }
     trial
@@ -89,43 +97,66 @@ fn run_test(
     test: &RuleTest,
     id: &ResourceId,
     ruleset: &Ruleset,
-    known: &[String],
+    known: &[RuleInfo<'_>],
     scratch: &mut Evaluation,
-) -> Result<(), Failure> {
-    let failure = |want: String, got: String, help| Failure { index: 0, name: String::new(), want, got, help };
-    let mut counts: HashMap<&str, u32> = HashMap::new();
-    let mut of_host = false;
+) -> Result<(), Box<Failure>> {
+    let mut events = Vec::new();
     for (at, fields) in test.events.iter().enumerate() {
         let lists: Vec<Vec<Given<'_>>> = fields.0.values().map(items).collect();
         let given = fields.0.iter().zip(&lists).map(|((name, value), items)| (name.as_str(), given(value, items)));
         let written = Written::new(given, Catalogue::default()).map_err(|errors| {
             let said: Vec<_> = errors.iter().map(|error| say(at, error)).collect();
-            failure("events that can be read".to_owned(), said.join("; "), None)
+            Box::new(Failure { want: "events that can be read".to_owned(), got: said.join("; "), ..Failure::default() })
         })?;
-        of_host |= written.is_of_host();
         let arena = Arena::new();
-        ruleset.matches(&written.subject(&arena), scratch, |rule| *counts.entry(rule.name()).or_default() += 1);
+        let mut matched = HashSet::new();
+        ruleset.matches(&written.subject(&arena), scratch, |rule| _ = matched.insert(rule.name()));
+        events.push((written, matched));
     }
-    let (mut want, mut got, mut help) = (Vec::new(), Vec::new(), None);
+    let (mut want, mut got, mut failure) = (Vec::new(), Vec::new(), Failure::default());
     for expectation in &test.expect {
         let rule = expectation.rule.as_str();
-        if !known.iter().any(|name| name == rule) {
+        let Some(info) = known.iter().find(|info| info.name == rule) else {
             want.push(format!("{rule}: {}", expectation.count));
             got.push(format!("{rule}: no such rule here"));
-            help = closest(rule, known.iter().map(String::as_str)).map(|name| format!("did you mean `{name}`?"));
+            let close = closest(rule, known.iter().map(|info| info.name));
+            failure.help = close.map(|name| format!("did you mean `{name}`?"));
+            continue;
+        };
+        let count = events.iter().filter(|(_, matched)| matched.contains(rule)).count();
+        if count == expectation.count as usize {
             continue;
         }
-        let count = counts.get(rule).copied().unwrap_or_default();
-        if count != expectation.count {
-            want.push(format!("{rule}: {}", expectation.count));
-            got.push(format!("{rule}: {count}"));
-            if count < expectation.count && of_host && id.kind.namespaced() {
-                let namespace = &id.namespace;
-                help = Some(format!("a FalcoRule does not see the host: give the event `k8s.ns.name: {namespace}`"));
-            }
+        want.push(format!("{rule}: {}", expectation.count));
+        got.push(format!("{rule}: {count}"));
+        let told = events.iter().enumerate().map(|(at, (written, matched))| match matched.contains(rule) {
+            true => format!("events[{at}] matches"),
+            false => format!("events[{at}] does not: {}", reason(info, written)),
+        });
+        failure.events.extend(told);
+        let of_host = events.iter().any(|(written, _)| written.is_of_host());
+        if count < expectation.count as usize && of_host && id.kind.namespaced() {
+            let namespace = &id.namespace;
+            failure.help =
+                Some(format!("a FalcoRule does not see the host: give the event `k8s.ns.name: {namespace}`"));
         }
     }
-    if want.is_empty() { Ok(()) } else { Err(failure(want.join("; "), got.join("; "), help)) }
+    if want.is_empty() {
+        return Ok(());
+    }
+    Err(Box::new(Failure { want: want.join("; "), got: got.join("; "), ..failure }))
+}
+
+/// Why an event does not match a rule.
+fn reason(rule: &RuleInfo<'_>, written: &Written) -> String {
+    if !rule.enabled {
+        return "the rule is off".to_owned();
+    }
+    let arena = Arena::new();
+    match unmet(rule.condition, rule.source, &written.subject(&arena)) {
+        Some(part) => format!("`{}` does not hold", part.chars().take(PART).collect::<String>()),
+        None => "it is not of the namespace, pods or nodes of the rule".to_owned(),
+    }
 }
 
 /// The values of a list.

@@ -18,6 +18,7 @@ pub mod scope;
 pub mod source;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod unmet;
 pub mod written;
 
 pub use docs::generated;

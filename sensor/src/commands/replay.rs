@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, BufReader, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -28,19 +28,10 @@ use crate::{
 
 /// Replays and reports.
 pub fn replay(args: &cli::Replay) -> Exit {
-    let mut player = match open(&args.file) {
-        Ok(player) => player,
+    let (mut player, active) = match prepare(&args.file, &args.paths, &args.compile) {
+        Ok(prepared) => prepared,
         Err(exit) => return exit,
     };
-    let head = player.reader().head().clone();
-    let options = Options { hostname: head.hostname.as_str().into(), ..compile_options(&args.compile, String::new()) };
-    let (files, errors) = input::read(&args.paths);
-    let compiled = compile(&files, &errors, &Specs::new(), options, crate::log::colour());
-    print_messages(&compiled.messages);
-    let Some(active) = compiled.active else { return Exit::Input };
-    if !head.complete {
-        info!("the recording has only what the rules needed that it was made for");
-    }
     let began = Instant::now();
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let (alerts, ended) = match play(&mut player, &active, args.json, &mut out).and_then(|played| {
@@ -65,6 +56,35 @@ pub fn replay(args: &cli::Replay) -> Exit {
             Exit::Input
         }
     }
+}
+
+/// How often each rule matches a recording, each by itself. No alert is printed.
+pub fn hits(file: &Path, paths: &[PathBuf]) -> Result<Vec<(String, u64)>, Exit> {
+    let (mut player, active) = prepare(file, paths, &cli::Compile::each_rule())?;
+    // Nothing that is thrown away fails to be written.
+    let (_, ended) = play(&mut player, &active, false, &mut io::sink()).map_err(|_| Exit::System)?;
+    match ended {
+        Ok(()) => Ok(active.hits().map(|(rule, count)| (rule.to_owned(), count)).collect()),
+        Err(error) => {
+            error!(file = %file.display(), error = %chain(&error), "the recording cannot be read to its end");
+            Err(Exit::Input)
+        }
+    }
+}
+
+/// Opens a recording and compiles the rules for it.
+fn prepare(file: &Path, paths: &[PathBuf], how: &cli::Compile) -> Result<(Player<Box<dyn Read>>, Active), Exit> {
+    let player = open(file)?;
+    let head = player.reader().head().clone();
+    let options = Options { hostname: head.hostname.as_str().into(), ..compile_options(how, String::new()) };
+    let (files, errors) = input::read(paths);
+    let compiled = compile(&files, &errors, &Specs::new(), options, crate::log::colour());
+    print_messages(&compiled.messages);
+    let active = compiled.active.ok_or(Exit::Input)?;
+    if !head.complete {
+        info!("the recording has only what the rules needed that it was made for");
+    }
+    Ok((player, active))
 }
 
 /// Begins to read a recording.

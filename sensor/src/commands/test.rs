@@ -1,7 +1,8 @@
 //! `gyrfalcon test`: runs the tests inside of rule resources, as the operator does before it accepts a change.
 //!
 //! All resources of the command line are judged together, as in a cluster that has only them: rules of a namespace see
-//! only their namespace, and macros of the cluster are there for them.
+//! only their namespace, and macros of the cluster are there for them. With a recording, its events are judged by the same rules,
+//! and the matches of each compared.
 
 use std::{fmt::Write, path::Path};
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli,
+    commands::replay,
     exit::Exit,
     input::{self, Content, File},
     out,
@@ -39,14 +41,57 @@ pub fn test(args: &cli::Test) -> Exit {
             problems.extend(errors.map(|error| format!("error: {}: {error}\n", file.path.display())));
         }
     }
-    let failed = !problems.is_empty() || accepted.verdicts.values().any(has_failed);
+    let recorded = match args.recording.as_deref().map(|file| Recorded::new(file, args)).transpose() {
+        Ok(recorded) => recorded,
+        Err(exit) => return exit,
+    };
+    let unmet = recorded.as_ref().is_some_and(|recorded| recorded.unmet().next().is_some());
+    let failed = unmet || !problems.is_empty() || accepted.verdicts.values().any(has_failed);
     let text = match args.json {
-        true => format!("{:#}\n", as_json(&sources, &accepted)),
-        false => as_text(&sources, &accepted),
+        true => format!("{:#}\n", as_json(&sources, &accepted, recorded.as_ref())),
+        false => as_text(&sources, &accepted, recorded.as_ref()),
     };
     eprint!("{}", problems.concat());
     let printed = out::print(&text);
     if failed { Exit::Input } else { printed }
+}
+
+/// What came of a recording.
+struct Recorded<'a> {
+    file: &'a Path,
+    /// Each expectation: the rule, how often it must match, and how often it does; none when there is no such rule.
+    rules: Vec<(&'a str, u64, Option<u64>)>,
+}
+
+impl<'a> Recorded<'a> {
+    fn new(file: &'a Path, args: &'a cli::Test) -> Result<Self, Exit> {
+        let hits = replay::hits(file, &args.paths)?;
+        let of = |rule: &str| hits.iter().find(|(name, _)| name == rule).map(|(_, count)| *count);
+        let rules = args.expect.iter().map(|(rule, want)| (rule.as_str(), *want, of(rule))).collect();
+        Ok(Self { file, rules })
+    }
+
+    fn unmet(&self) -> impl Iterator<Item = &(&'a str, u64, Option<u64>)> {
+        self.rules.iter().filter(|(_, want, got)| *got != Some(*want))
+    }
+
+    fn write(&self, text: &mut String) {
+        let file = self.file.display();
+        for (rule, want, got) in self.unmet() {
+            let got = got.map_or("no such rule is loaded".to_owned(), |got| got.to_string());
+            let _ = writeln!(
+                text,
+                "{file}: the recording has other matches\n  - want  {rule}: {want}\n  + got   {rule}: {got}"
+            );
+        }
+        let met = self.rules.len() - self.unmet().count();
+        let _ = writeln!(text, "{file}: {met} of {} expectations met", self.rules.len());
+    }
+
+    fn to_json(&self) -> Value {
+        let rule = |(rule, want, got): &(&str, u64, Option<u64>)| json!({"rule": rule, "want": want, "got": got});
+        json!({"file": self.file.display().to_string(), "rules": self.rules.iter().map(rule).collect::<Vec<_>>()})
+    }
 }
 
 /// Something is wrong with the resource, or one of its tests failed.
@@ -106,7 +151,7 @@ fn place(source: &Source<'_>, failure: &Failure) -> api::Place {
     source.manifest.place_of(&Origin { path, line: 1, column: 1 })
 }
 
-fn as_text(sources: &[Source<'_>], accepted: &Accepted) -> String {
+fn as_text(sources: &[Source<'_>], accepted: &Accepted, recorded: Option<&Recorded<'_>>) -> String {
     let mut text = String::new();
     let (mut passed, mut failed) = (0, 0);
     for source in sources {
@@ -122,25 +167,31 @@ fn as_text(sources: &[Source<'_>], accepted: &Accepted) -> String {
         for failure in &verdict.trial.failures {
             let api::Place { line, column } = place(source, failure);
             let _ = writeln!(text, "{file}:{line}:{column}: {id}: test `{}` failed", failure.name);
-            let _ = writeln!(text, "  want  {}\n  got   {}", failure.want, failure.got);
+            let _ = writeln!(text, "  - want  {}\n  + got   {}", failure.want, failure.got);
+            for event in &failure.events {
+                let _ = writeln!(text, "      {event}");
+            }
             if let Some(help) = &failure.help {
                 let _ = writeln!(text, "  help  {help}");
             }
         }
     }
+    if let Some(recorded) = recorded {
+        recorded.write(&mut text);
+    }
     let _ = writeln!(text, "{passed} tests passed, {failed} failed, in {} resources", sources.len());
     text
 }
 
-fn as_json(sources: &[Source<'_>], accepted: &Accepted) -> Value {
+fn as_json(sources: &[Source<'_>], accepted: &Accepted, recorded: Option<&Recorded<'_>>) -> Value {
     let resource = |source: &Source<'_>| {
         let id = source.manifest.id();
         let verdict = accepted.verdicts.get(&id)?;
         let failure = |failure: &Failure| {
             let api::Place { line, column } = place(source, failure);
             json!({
-                "test": failure.name, "want": failure.want, "got": failure.got, "help": failure.help,
-                "line": line, "column": column,
+                "test": failure.name, "want": failure.want, "got": failure.got, "events": failure.events,
+                "help": failure.help, "line": line, "column": column,
             })
         };
         let errors = verdict.errors.iter().filter(|error| error.reason != Reason::TestsFailed);
@@ -152,5 +203,8 @@ fn as_json(sources: &[Source<'_>], accepted: &Accepted) -> Value {
             "errors": errors.map(ToString::to_string).collect::<Vec<_>>(),
         }))
     };
-    json!({ "resources": sources.iter().filter_map(resource).collect::<Vec<_>>() })
+    json!({
+        "resources": sources.iter().filter_map(resource).collect::<Vec<_>>(),
+        "recording": recorded.map(Recorded::to_json),
+    })
 }

@@ -345,7 +345,7 @@ impl Loader {
 
     pub(super) fn info<'l>(
         &'l self,
-        checked: &Checked,
+        checked: &'l Checked,
         layer: Option<&'l str>,
         state: &'l LayerState,
     ) -> Option<RuleInfo<'l>> {
@@ -358,6 +358,7 @@ impl Loader {
             origin,
             namespace: layer,
             source: rule.known_source?,
+            condition: &checked.canonical,
             enabled: select::is_enabled(rule.name.as_str(), &rule.tags, rule.enabled, &self.options.selection),
             selected: selected && rule.priority <= self.options.minimum_priority,
         })
@@ -395,6 +396,8 @@ pub struct RuleInfo<'l> {
     pub namespace: Option<&'l str>,
     /// Its event source.
     pub source: EventSource,
+    /// Its condition with lists, macros and exceptions put in, as text.
+    pub condition: &'l str,
     /// Whether it is enabled.
     pub enabled: bool,
     /// Whether priority, tags and the options of its file let it be loaded.
