@@ -273,6 +273,21 @@ impl Expr {
             Self::Check(check) => check.at,
         }
     }
+
+    /// Every comparison, in the order in which they are written. Macros are not looked into.
+    pub fn checks(&self) -> impl Iterator<Item = &Check> {
+        let mut open = vec![self];
+        std::iter::from_fn(move || {
+            loop {
+                match open.pop()? {
+                    Self::And(parts, _) | Self::Or(parts, _) => open.extend(parts.iter().rev()),
+                    Self::Not(inner, _) => open.push(inner),
+                    Self::Macro(..) => {}
+                    Self::Check(check) => return Some(&**check),
+                }
+            }
+        })
+    }
 }
 
 impl Operand {

@@ -332,15 +332,7 @@ impl Checker {
 /// Doubts about a condition whose names need not exist: Falco's warnings on syntax alone.
 pub fn doubts(expr: &Expr, catalogue: Catalogue) -> Vec<Finding> {
     let mut checker = Checker { catalogue, findings: Vec::new() };
-    let mut open = vec![expr];
-    while let Some(expr) = open.pop() {
-        match expr {
-            Expr::And(parts, _) | Expr::Or(parts, _) => open.extend(parts.iter().rev()),
-            Expr::Not(inner, _) => open.push(inner),
-            Expr::Macro(..) => {}
-            Expr::Check(check) => checker.doubts(check),
-        }
-    }
+    expr.checks().for_each(|check| checker.doubts(check));
     checker.findings
 }
 

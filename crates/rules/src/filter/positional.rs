@@ -20,10 +20,19 @@ const NAMES: usize = 3;
 /// A doubt about each argument that a condition over these events names by its place. Macros must have been put in.
 pub(crate) fn doubts(expr: &Expr, events: &EventSet) -> Vec<Finding> {
     let mut places = Vec::new();
-    visit(expr, &mut |field| {
+    let mut note = |field: &FieldRef| {
         let place = field.arg.as_deref().and_then(|arg| std::str::from_utf8(arg).ok()?.parse::<usize>().ok());
         places.extend(place.filter(|_| &*field.name == "evt.arg").map(|place| (place, field.at)));
-    });
+    };
+    for check in expr.checks() {
+        check.left.fields(&mut note);
+        if let Test::Compare { right: Right::Operand(operand), .. } = &check.test {
+            operand.fields(&mut note);
+        }
+    }
+    if places.is_empty() {
+        return Vec::new();
+    }
     let arguments = events.iter().next().map(|event| {
         let names: Vec<&str> = event.info().params.iter().map(|param| param.name).collect();
         format!("; those of {} are {}", event.name(), names.join(", "))
@@ -57,18 +66,4 @@ fn meaning(place: usize, events: &EventSet) -> String {
     let words: Vec<String> =
         names.iter().map(|(name, events)| format!("`{name}` of {}", some(events, " and "))).collect();
     some(&words, "; ")
-}
-
-fn visit<'a>(expr: &'a Expr, field: &mut impl FnMut(&'a FieldRef)) {
-    match expr {
-        Expr::And(parts, _) | Expr::Or(parts, _) => parts.iter().for_each(|part| visit(part, field)),
-        Expr::Not(inner, _) => visit(inner, field),
-        Expr::Macro(..) => {}
-        Expr::Check(check) => {
-            check.left.fields(field);
-            if let Test::Compare { right: Right::Operand(operand), .. } = &check.test {
-                operand.fields(field);
-            }
-        }
-    }
 }

@@ -432,23 +432,12 @@ enum Expanded {
 
 /// How many regular expressions a tree contains.
 fn regexes(tree: &Expr) -> usize {
-    let mut count = 0;
-    let mut open = vec![tree];
-    while let Some(expr) = open.pop() {
-        match expr {
-            Expr::And(parts, _) | Expr::Or(parts, _) => open.extend(parts),
-            Expr::Not(inner, _) => open.push(inner),
-            Expr::Check(check) => {
-                count += match &check.test {
-                    Test::Compare { op: Op::Regex, right: Right::List(items, _), .. } => items.len(),
-                    Test::Compare { op: Op::Regex, .. } => 1,
-                    _ => 0,
-                }
-            }
-            Expr::Macro(..) => {}
-        }
-    }
-    count
+    let of = |test: &Test| match test {
+        Test::Compare { op: Op::Regex, right: Right::List(items, _), .. } => items.len(),
+        Test::Compare { op: Op::Regex, .. } => 1,
+        _ => 0,
+    };
+    tree.checks().map(|check| of(&check.test)).sum()
 }
 
 fn undefined(span: Span, wanted: &str, help: Option<String>, kind: ItemKind, name: &str, report: &mut Report<'_>) {
