@@ -19,6 +19,9 @@ pub struct Limits {
     pub cluster_work: usize,
     /// Work of compiling one FalcoRule.
     pub namespace_work: usize,
+    /// Whether it is found out why events of failed tests do not match. That costs as much as loading the rule once more for each
+    /// expectation that is not met, so whoever judges what strangers write does without.
+    pub explain_tests: bool,
 }
 
 impl Default for Limits {
@@ -31,6 +34,7 @@ impl Default for Limits {
             namespace_rules: 200,
             cluster_work: 2_000_000,
             namespace_work: 400_000,
+            explain_tests: false,
         }
     }
 }

@@ -16,7 +16,7 @@ use rules::{
     filter::names::Catalogue,
     load::RuleInfo,
     ruleset::{Evaluation, Ruleset},
-    unmet::unmet,
+    unmet::Parts,
     written::{Given, Written, WrittenError},
 };
 
@@ -46,7 +46,7 @@ pub struct Failure {
     /// What happened instead.
     pub got: String,
     /// Of each rule that matched too often or too seldom, what became of each event: `events[0] matches`,
-    /// ``events[1] does not: `fd.num >= 0` does not hold``.
+    /// ``events[1] does not: `fd.num >= 0` does not hold``. Only where [`Limits::explain_tests`](crate::Limits) asks for it.
     pub events: Vec<String>,
     /// What may be the cause.
     pub help: Option<String>,
@@ -75,7 +75,7 @@ impl Trial {
 }
 
 /// Runs the tests of the resource that was added last.
-pub fn run(assembly: &Assembly<'_>, id: &ResourceId, spec: &FalcoRuleSpec) -> Trial {
+pub fn run(assembly: &Assembly<'_>, id: &ResourceId, spec: &FalcoRuleSpec, explain: bool) -> Trial {
     let mut trial = Trial::default();
     if spec.tests.is_empty() {
         return trial;
@@ -85,7 +85,7 @@ pub fn run(assembly: &Assembly<'_>, id: &ResourceId, spec: &FalcoRuleSpec) -> Tr
     let (ruleset, known) = assembly.on_trial(id, &named);
     let mut scratch = Evaluation::default();
     for (index, test) in spec.tests.iter().enumerate() {
-        match run_test(test, id, &ruleset, &known, &mut scratch) {
+        match run_test(test, id, &ruleset, &known, explain, &mut scratch) {
             Ok(()) => trial.passed += 1,
             Err(failure) => trial.failures.push(Failure { index, name: test.name.clone(), ..*failure }),
         }
@@ -98,6 +98,7 @@ fn run_test(
     id: &ResourceId,
     ruleset: &Ruleset,
     known: &[RuleInfo<'_>],
+    explain: bool,
     scratch: &mut Evaluation,
 ) -> Result<(), Box<Failure>> {
     let mut events = Vec::new();
@@ -129,11 +130,14 @@ fn run_test(
         }
         want.push(format!("{rule}: {}", expectation.count));
         got.push(format!("{rule}: {count}"));
-        let told = events.iter().enumerate().map(|(at, (written, matched))| match matched.contains(rule) {
-            true => format!("events[{at}] matches"),
-            false => format!("events[{at}] does not: {}", reason(info, written)),
-        });
-        failure.events.extend(told);
+        if explain {
+            let parts = Parts::new(info.condition, info.source).filter(|_| info.enabled);
+            let told = events.iter().enumerate().map(|(at, (written, matched))| match matched.contains(rule) {
+                true => format!("events[{at}] matches"),
+                false => format!("events[{at}] does not: {}", reason(info, parts.as_ref(), written)),
+            });
+            failure.events.extend(told);
+        }
         let of_host = events.iter().any(|(written, _)| written.is_of_host());
         if count < expectation.count as usize && of_host && id.kind.namespaced() {
             let namespace = &id.namespace;
@@ -148,12 +152,12 @@ fn run_test(
 }
 
 /// Why an event does not match a rule.
-fn reason(rule: &RuleInfo<'_>, written: &Written) -> String {
+fn reason(rule: &RuleInfo<'_>, parts: Option<&Parts>, written: &Written) -> String {
     if !rule.enabled {
         return "the rule is off".to_owned();
     }
     let arena = Arena::new();
-    match unmet(rule.condition, rule.source, &written.subject(&arena)) {
+    match parts.and_then(|parts| parts.unmet(&written.subject(&arena))) {
         Some(part) => format!("`{}` does not hold", part.chars().take(PART).collect::<String>()),
         None => "it is not of the namespace, pods or nodes of the rule".to_owned(),
     }

@@ -58,18 +58,16 @@ pub fn replay(args: &cli::Replay) -> Exit {
     }
 }
 
-/// How often each rule matches a recording, each by itself. No alert is printed.
-pub fn hits(file: &Path, paths: &[PathBuf]) -> Result<Vec<(String, u64)>, Exit> {
+/// Judges a recording by each rule by itself, and compares matches with what is expected. No alert is printed.
+pub fn compare<'e>(file: &Path, paths: &[PathBuf], expected: &'e [(String, u64)]) -> Result<Vec<Compared<'e>>, Exit> {
     let (mut player, active) = prepare(file, paths, &cli::Compile::each_rule())?;
     // Nothing that is thrown away fails to be written.
     let (_, ended) = play(&mut player, &active, false, &mut io::sink()).map_err(|_| Exit::System)?;
-    match ended {
-        Ok(()) => Ok(active.hits().map(|(rule, count)| (rule.to_owned(), count)).collect()),
-        Err(error) => {
-            error!(file = %file.display(), error = %chain(&error), "the recording cannot be read to its end");
-            Err(Exit::Input)
-        }
-    }
+    ended.map_err(|error| {
+        error!(file = %file.display(), error = %chain(&error), "the recording cannot be read to its end");
+        Exit::Input
+    })?;
+    Ok(compared(expected, &active))
 }
 
 /// Opens a recording and compiles the rules for it.
@@ -137,24 +135,44 @@ fn play<R: Read>(player: &mut Player<R>, active: &Active, json: bool, out: &mut 
     }
 }
 
+/// A rule, how often it was to match, and how often it did.
+pub struct Compared<'e> {
+    /// The rule.
+    pub rule: &'e str,
+    /// What was expected.
+    pub want: u64,
+    /// What happened; none when no such rule is loaded.
+    pub got: Option<u64>,
+    /// The name of a rule that may be meant, when there is no such rule.
+    pub close: Option<String>,
+}
+
+impl Compared<'_> {
+    /// Whether it is as expected.
+    pub fn is_met(&self) -> bool {
+        self.got == Some(self.want)
+    }
+}
+
+fn compared<'e>(expected: &'e [(String, u64)], active: &Active) -> Vec<Compared<'e>> {
+    let compare = |(rule, want): &'e (String, u64)| {
+        let got = active.hits().find(|(name, _)| name == rule).map(|(_, count)| count);
+        let close = || rules::diagnostic::closest(rule, active.hits().map(|(name, _)| name)).map(str::to_owned);
+        Compared { rule, want: *want, got, close: if got.is_none() { close() } else { None } }
+    };
+    expected.iter().map(compare).collect()
+}
+
 /// Compares matches with what was expected; whether all is so.
 fn expectations(expected: &[(String, u64)], active: &Active) -> bool {
-    let mut met = true;
-    for (rule, want) in expected {
-        let got = active.hits().find(|(name, _)| name == rule).map(|(_, count)| count);
-        if got == Some(*want) {
-            continue;
-        }
-        met = false;
+    let compared = compared(expected, active);
+    for Compared { rule, want, got, close } in compared.iter().filter(|compared| !compared.is_met()) {
         match got {
-            Some(got) => error!(rule = rule.as_str(), want, got, "matched another number of times"),
-            None => {
-                let close = rules::diagnostic::closest(rule, active.hits().map(|(name, _)| name));
-                error!(rule = rule.as_str(), did_you_mean = close, "no such rule is loaded");
-            }
+            Some(got) => error!(rule, want, got, "matched another number of times"),
+            None => error!(rule, did_you_mean = close.as_deref(), "no such rule is loaded"),
         }
     }
-    met
+    compared.iter().all(Compared::is_met)
 }
 
 /// What there is to say behind the alerts.

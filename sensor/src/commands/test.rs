@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli,
-    commands::replay,
+    commands::replay::{self, Compared},
     exit::Exit,
     input::{self, Content, File},
     out,
@@ -33,7 +33,8 @@ pub fn test(args: &cli::Test) -> Exit {
     for (number, file) in files.iter().enumerate() {
         read(file, number, &mut candidates, &mut sources, &mut problems);
     }
-    let accepted = accept(&candidates, &Bundle::default(), &Settings::default(), &Limits::default());
+    let limits = Limits { explain_tests: true, ..Limits::default() };
+    let accepted = accept(&candidates, &Bundle::default(), &Settings::default(), &limits);
     for (number, file) in files.iter().enumerate() {
         if matches!(file.content, Content::Rules(_)) {
             let verdict = accepted.verdicts.get(&rules_file_id(number));
@@ -45,7 +46,7 @@ pub fn test(args: &cli::Test) -> Exit {
         Ok(recorded) => recorded,
         Err(exit) => return exit,
     };
-    let unmet = recorded.as_ref().is_some_and(|recorded| recorded.unmet().next().is_some());
+    let unmet = recorded.as_ref().is_some_and(|recorded| !recorded.is_met());
     let failed = unmet || !problems.is_empty() || accepted.verdicts.values().any(has_failed);
     let text = match args.json {
         true => format!("{:#}\n", as_json(&sources, &accepted, recorded.as_ref())),
@@ -59,37 +60,36 @@ pub fn test(args: &cli::Test) -> Exit {
 /// What came of a recording.
 struct Recorded<'a> {
     file: &'a Path,
-    /// Each expectation: the rule, how often it must match, and how often it does; none when there is no such rule.
-    rules: Vec<(&'a str, u64, Option<u64>)>,
+    rules: Vec<Compared<'a>>,
 }
 
 impl<'a> Recorded<'a> {
     fn new(file: &'a Path, args: &'a cli::Test) -> Result<Self, Exit> {
-        let hits = replay::hits(file, &args.paths)?;
-        let of = |rule: &str| hits.iter().find(|(name, _)| name == rule).map(|(_, count)| *count);
-        let rules = args.expect.iter().map(|(rule, want)| (rule.as_str(), *want, of(rule))).collect();
-        Ok(Self { file, rules })
+        Ok(Self { file, rules: replay::compare(file, &args.paths, &args.expect)? })
     }
 
-    fn unmet(&self) -> impl Iterator<Item = &(&'a str, u64, Option<u64>)> {
-        self.rules.iter().filter(|(_, want, got)| *got != Some(*want))
+    fn is_met(&self) -> bool {
+        self.rules.iter().all(Compared::is_met)
     }
 
     fn write(&self, text: &mut String) {
         let file = self.file.display();
-        for (rule, want, got) in self.unmet() {
+        for Compared { rule, want, got, close } in self.rules.iter().filter(|rule| !rule.is_met()) {
             let got = got.map_or("no such rule is loaded".to_owned(), |got| got.to_string());
             let _ = writeln!(
                 text,
                 "{file}: the recording has other matches\n  - want  {rule}: {want}\n  + got   {rule}: {got}"
             );
+            if let Some(close) = close {
+                let _ = writeln!(text, "  help  did you mean `{close}`?");
+            }
         }
-        let met = self.rules.len() - self.unmet().count();
+        let met = self.rules.iter().filter(|rule| rule.is_met()).count();
         let _ = writeln!(text, "{file}: {met} of {} expectations met", self.rules.len());
     }
 
     fn to_json(&self) -> Value {
-        let rule = |(rule, want, got): &(&str, u64, Option<u64>)| json!({"rule": rule, "want": want, "got": got});
+        let rule = |compared: &Compared<'_>| json!({"rule": compared.rule, "want": compared.want, "got": compared.got});
         json!({"file": self.file.display().to_string(), "rules": self.rules.iter().map(rule).collect::<Vec<_>>()})
     }
 }

@@ -347,7 +347,7 @@ fn try_version<'a>(
         return Ok(());
     }
     entry.warnings = problems;
-    entry.trial = trial::run(assembly, id, spec);
+    entry.trial = trial::run(assembly, id, spec, limits.explain_tests);
     if entry.trial.is_passed() || spec.test_policy() == TestPolicy::Report {
         return Ok(());
     }
