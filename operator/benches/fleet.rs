@@ -10,8 +10,8 @@
 //! `--away 600` (the API server is away), `--failover 1` (the leader is killed while another replica waits). `--fault-rate 1000`
 //! is the rate of alerts in these three.
 //!
-//! The figures in docs/performance.md are of `--nodes 1000 --seconds 60 --steady 60`, which takes eight minutes: SensorNodes
-//! are written no faster than the budget of statuses allows.
+//! docs/performance.md has the commands of its figures. With `--steady` a thousand nodes take four minutes more: SensorNodes are
+//! written no faster than the budget of statuses allows.
 //!
 //! It needs the programs that `cargo xtask e2e --prepare` builds. Each line gives the bound next to the figure; a bound
 //! that is not kept makes the benchmark fail at its end. Everything shares this machine: API server and sensors take

@@ -44,12 +44,12 @@ pub fn syscall_kinds(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Goes on behind what the event itself says. A helper that could not be loaded leaves its slot empty: then the record
-/// goes without what it would have appended.
+/// Goes on behind what the event itself says. Where the slot is still empty, or the kernel's limit of tail calls is reached, the
+/// record goes without what would have been appended.
 #[inline(always)]
 pub fn finish(ctx: &BtfTracePointContext, record: Record, helpers: &ProgramArray) {
     if wants() & want::STANDARD != 0 {
-        // SAFETY: the index is checked by the kernel; the call returns only when the slot is empty.
+        // SAFETY: the index is checked by the kernel; the call returns only when nothing was called.
         unsafe { helpers.tail_call(ctx, slot::STANDARD) };
     }
     finish_kinds(ctx, record, helpers);

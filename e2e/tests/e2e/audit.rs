@@ -1,10 +1,10 @@
 //! The receiver of the audit log as the chart installs it: the API server posts to its Service with a certificate of its own, and
 //! what a namespace's rule finds is an Event there.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
-use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::install::{self, SYSTEM};
@@ -12,8 +12,9 @@ use e2e::{AuditWebhook, Cluster, try_wait_for};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use crate::facts::sensor_program;
 use crate::harness::{LONG, case_alone};
-use crate::steps::{condition, falco_rule, installed, ready, root, wait_condition, wait_hits};
+use crate::steps::{condition, events, falco_rule, installed, ready, root, wait_condition, wait_hits};
 
 pub fn trials() -> Vec<Trial> {
     vec![case_alone("the_api_server_posts_its_audit_log_to_the_receiver_of_the_chart", receives)]
@@ -21,8 +22,6 @@ pub fn trials() -> Vec<Trial> {
 
 /// The address of the receiver's Service: API servers are given one, for they do not ask the cluster's DNS.
 const ADDRESS: &str = "10.96.0.77";
-/// `xtask` names the sensor's program, which is the receiver's.
-const SENSOR_VAR: &str = "GYRFALCON_E2E_SENSOR";
 
 /// A rule on who runs something in pods of its namespace.
 fn exec_rule() -> String {
@@ -48,13 +47,14 @@ fn prepared() -> Result<Option<&'static Prepared>> {
 }
 
 fn prepare() -> Result<Option<Prepared>> {
-    let Some(program) = env::var_os(SENSOR_VAR).map(PathBuf::from) else { return Ok(None) };
+    // Other cases can do without it, and say so themselves where they can't.
+    let Ok(program) = sensor_program() else { return Ok(None) };
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let (pki, rule) = (folder.path().join("pki"), folder.path().join("rule.yaml"));
     fs::write(&rule, exec_rule()).context("cannot write into a temporary folder")?;
     let run = |args: &[&str], path: &Path, more: &[&str]| {
         let output = Command::new(&program).arg("audit").args(args).arg(path).args(more).output();
-        let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+        let output = output.with_context(|| format!("cannot run {program}"))?;
         if !output.status.success() {
             bail!("gyrfalcon audit {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -82,7 +82,8 @@ pub fn webhook() -> Result<Option<AuditWebhook>> {
 }
 
 fn receives(cluster: &Cluster) -> Result<()> {
-    let prepared = prepared()?.with_context(|| format!("{SENSOR_VAR} is not set"))?;
+    let prepared =
+        prepared()?.context("the API server was told of no receiver: GYRFALCON_E2E_SENSOR names no sensor")?;
     installed(cluster)?;
     let space = cluster.namespace("audited")?;
     space.busybox("web", "sleep 1000")?;
@@ -118,9 +119,7 @@ fn received(cluster: &Cluster, space: &e2e::Namespace<'_>) -> Result<()> {
     ready(space, "who-execs")?;
     space.exec("web", ["echo", "here"])?;
     let found = try_wait_for(LONG, "an Event on the pod", || {
-        let list = space.kubectl_json(["get", "events"])?;
-        let mut events = list["items"].as_array().cloned().unwrap_or_default().into_iter();
-        Ok(events.find(|event| event["reason"] == "ShellAskedFor"))
+        Ok(events(space, "web")?.into_iter().find(|event| event["reason"] == "ShellAskedFor"))
     })?;
     let message = found["message"].as_str().unwrap_or_default();
     ensure!(message.contains("pod=web command=echo"), "{message}");

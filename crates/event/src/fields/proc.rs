@@ -98,12 +98,12 @@ pub(super) static FIELDS: &[Field] = &[
     Field::new("thread.vmrss", Uint(64), "resident memory kB, main thread only"),
     Field::new("thread.vmsize.b", Uint(64), "virtual memory bytes, main thread only").hidden().from(vmsize_b),
     Field::new("thread.vmrss.b", Uint(64), "resident memory bytes, main thread only").hidden(),
-    Field::new("proc.stdin.type", Text, "fd type of fd 0").from(stdin_type),
-    Field::new("proc.stdout.type", Text, "fd type of fd 1").from(stdout_type),
-    Field::new("proc.stderr.type", Text, "fd type of fd 2").from(stderr_type),
-    Field::new("proc.stdin.name", Text, "fd name of fd 0").from(stdin_name),
-    Field::new("proc.stdout.name", Text, "fd name of fd 1").from(stdout_name),
-    Field::new("proc.stderr.name", Text, "fd name of fd 2").from(stderr_name),
+    Field::new("proc.stdin.type", Text, "fd type of fd 0").from(|e, _| standard_type(e, 0)),
+    Field::new("proc.stdout.type", Text, "fd type of fd 1").from(|e, _| standard_type(e, 1)),
+    Field::new("proc.stderr.type", Text, "fd type of fd 2").from(|e, _| standard_type(e, 2)),
+    Field::new("proc.stdin.name", Text, "fd name of fd 0").from(|e, _| standard_name(e, 0)),
+    Field::new("proc.stdout.name", Text, "fd name of fd 1").from(|e, _| standard_name(e, 1)),
+    Field::new("proc.stderr.name", Text, "fd name of fd 2").from(|e, _| standard_name(e, 2)),
     Field::new("proc.is_container_healthcheck", Bool, "deprecated; never extracted").deprecated(),
     Field::new("proc.is_container_liveness_probe", Bool, "deprecated; never extracted").deprecated(),
     Field::new("proc.is_container_readiness_probe", Bool, "deprecated; never extracted").deprecated(),
@@ -595,28 +595,4 @@ fn standard_type<'a>(e: &Event<'a>, fd: u8) -> Found<'a> {
 
 fn standard_name<'a>(e: &Event<'a>, fd: u8) -> Found<'a> {
     e.standard_fd(fd).map(|open| Value::Text(e.name_of(&open)))
-}
-
-fn stdin_type<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    standard_type(e, 0)
-}
-
-fn stdin_name<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    standard_name(e, 0)
-}
-
-fn stdout_type<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    standard_type(e, 1)
-}
-
-fn stdout_name<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    standard_name(e, 1)
-}
-
-fn stderr_type<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    standard_type(e, 2)
-}
-
-fn stderr_name<'a>(e: &Event<'a>, _: &Arg) -> Found<'a> {
-    standard_name(e, 2)
 }

@@ -1,7 +1,10 @@
 //! The rules about CVE-2020-8557 and CVE-2020-14386, as they are shipped, and Falco's own about packet sockets: what each
 //! way to the same end is told as, and what looks like it and must not be told.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -33,21 +36,25 @@ spec:
 ";
 
 /// A folder of a pod, as the kubelet has them; removed when dropped, with those above it that were not there.
-struct PodFolder(Vec<std::path::PathBuf>);
+struct PodFolder {
+    made: Vec<PathBuf>,
+    hosts: String,
+}
 
 impl PodFolder {
     fn new(pod: &str) -> Self {
         let folder = Path::new("/var/lib/kubelet/pods").join(pod);
         let made = folder.ancestors().filter(|folder| !folder.exists()).map(Path::to_owned).collect();
         fs::create_dir_all(&folder).expect("a folder for a pod");
-        fs::write(folder.join("etc-hosts"), "127.0.0.1 localhost\n").expect("a file for a pod");
-        Self(made)
+        let hosts = folder.join("etc-hosts");
+        fs::write(&hosts, "127.0.0.1 localhost\n").expect("a file for a pod");
+        Self { made, hosts: hosts.display().to_string() }
     }
 }
 
 impl Drop for PodFolder {
     fn drop(&mut self) {
-        for (at, folder) in self.0.iter().enumerate() {
+        for (at, folder) in self.made.iter().enumerate() {
             let _ = if at == 0 { fs::remove_dir_all(folder) } else { fs::remove_dir(folder) };
         }
     }
@@ -182,8 +189,7 @@ fn each_way() {
     let sensor = Sensor::start(&rules, &["--append-output", APPENDED, "--rule-matching", "all"]);
     let room = Room::new();
     let pod = PodFolder::new(&format!("gyr-{}", std::process::id()));
-    let of_pod = format!("/var/lib/kubelet/pods/gyr-{}/etc-hosts", std::process::id());
-    let ways = ways(&of_pod);
+    let ways = ways(&pod.hosts);
     let mark = |at: usize| format!("trap{}-{at}", std::process::id());
     for (at, (what, place, name, steps, _)) in ways.iter().enumerate() {
         let chain = json!([{"name": name}]);
