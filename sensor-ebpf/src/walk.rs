@@ -155,10 +155,10 @@ impl Walk {
         if self.dentry == self.root_dentry && self.mount.address == self.root_mount {
             return end(record, status::OK);
         }
-        if self.dentry == self.mount.root {
-            if self.mount.parent == self.mount.address {
-                return end(record, status::OK);
-            }
+        let top = self.dentry == self.mount.root;
+        // What is mounted nowhere (a copy made by open_tree, a folder that was lazily unmounted) can be a part of its file
+        // system. Its names there are told then: "/" would hide which file it is.
+        if top && self.mount.parent != self.mount.address {
             self.dentry = self.mount.point;
             self.mount = Mount::read(self.mount.parent);
             return true;
@@ -175,8 +175,8 @@ impl Walk {
             ]
         };
         let cursor = record.state().cursor;
-        if parent == self.dentry && cursor != start {
-            // A detached tree: what there is of the path has been written.
+        if parent == self.dentry && (top || cursor != start) {
+            // The root of a file system: what there is of the path has been written.
             return end(record, status::OK);
         }
         if cursor - start > TEXT_MAX as u64 - NAME_MAX - 1 || cursor >= RECORD_LIMIT as u64 {

@@ -4,11 +4,15 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::MetadataExt, process::CommandExt},
+    },
+    path::Path,
     process::{Command, Stdio},
 };
 
-use libc::{AT_FDCWD, EACCES, EFAULT, ENOENT, ESRCH, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_TRACEME};
+use libc::{AT_FDCWD, EACCES, EFAULT, ENOENT, ESRCH, OPEN_TREE_CLONE, PTRACE_ATTACH, PTRACE_DETACH, PTRACE_TRACEME};
 use serde_json::{Value, json};
 
 use super::{Case, Script, case, merged};
@@ -25,6 +29,7 @@ pub const CASES: &[Case] = &[
     case("execve", "a failure is the caller's", execve_failed),
     case("execveat", "a failure has the path relative to its folder", execveat_failed),
     case("execveat", "a program that was started is an execve", execveat_started),
+    case("execveat", "a program that is mounted nowhere has the path in its file system", execveat_detached),
     case("ptrace", "a process asks to be traced", ptrace_traceme),
     case("ptrace", "a process attaches to another", ptrace_attach),
     case("ptrace", "a process that does not exist cannot be attached to", ptrace_nobody),
@@ -128,6 +133,32 @@ fn execveat_started(t: &mut Script) {
     assert!(child.wait().expect("our child").success(), "execveat failed");
     let fields = started(t, child.id());
     t.expect(fields);
+}
+
+fn execveat_detached(t: &mut Script) {
+    let program = t.path(t.mark());
+    t.aside(|| fs::copy("/bin/true", &program).expect("a program on the stage"));
+    let folder = t.path("");
+    let tree = t.aside(|| call("open_tree", &[Int(AT_FDCWD.into()), Text(&folder), Int(OPEN_TREE_CLONE.into())]));
+    assert!(tree >= 0, "open_tree: {tree}");
+    let name = t.mark().to_owned();
+    let mut command = Command::new("/bin/false");
+    before_exec(&mut command, move || {
+        call("execveat", &[Int(tree), Text(&name), Texts(&["zero", "one", "two words"]), Texts(&[]), Int(0)]);
+    });
+    let mut child = command.stdout(Stdio::null()).spawn().expect("a program");
+    assert!(child.wait().expect("our child").success(), "execveat failed");
+    let path = path_in_file_system(Path::new(&program));
+    let fields = json!({ "proc.exepath": path, "evt.arg.trusted_exepath": path });
+    t.expect(merged(started(t, child.id()), fields));
+}
+
+/// A path without what its file system is mounted at.
+fn path_in_file_system(path: &Path) -> String {
+    let device = |path: &Path| fs::metadata(path).expect("a path that exists").dev();
+    let whole = device(path);
+    let top = path.ancestors().take_while(|folder| device(folder) == whole).last().expect("at least itself");
+    format!("/{}", path.strip_prefix(top).expect("an ancestor").display())
 }
 
 fn ptrace_traceme(t: &mut Script) {
