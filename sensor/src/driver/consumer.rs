@@ -3,11 +3,12 @@
 //! Each CPU writes to rings of its own, so records of one process can come from several. They are merged by time
 //! stamp. A record can become visible a little after one with a later stamp on another CPU; therefore a record is
 //! delivered only when it is older than [`RIPE_NS`]. Nothing polls: the programs force a wake-up when they find that the
-//! consumer has said that it sleeps.
+//! consumer has said that it sleeps. While records come, they are delivered in batches: going to sleep and waking up costs as
+//! much as judging dozens of them.
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, binary_heap::PeekMut},
     io,
     os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
@@ -33,6 +34,15 @@ use super::{
 
 /// How long a record rests before it is delivered: longer than any program takes from its time stamp to the ring.
 pub const RIPE_NS: u64 = 1_000_000;
+
+/// Shortest sleep while records rest.
+const PAUSE_NS: u64 = 500_000;
+
+/// The same when many come, who need not be told as soon as few.
+const BUSY_PAUSE_NS: u64 = 2_000_000;
+
+/// How many records between two sleeps are many.
+const BUSY: usize = 128;
 
 /// The page shared with the programs: [`abi::control::Control`].
 pub struct ControlPage {
@@ -98,6 +108,8 @@ pub struct Consumer {
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Whether a ring is in `heads`.
     queued: Vec<bool>,
+    /// Records delivered since the last sleep.
+    delivered: usize,
     control: Arc<ControlPage>,
     epoll: Epoll,
     bell: Arc<EventFd>,
@@ -115,7 +127,7 @@ impl Consumer {
         let queued = vec![false; rings.len()];
         let heads = BinaryHeap::with_capacity(rings.len());
         let levels = Arc::new(Levels::new(&rings));
-        Ok(Self { rings, heads, queued, control, epoll, bell: Arc::new(bell), levels })
+        Ok(Self { rings, heads, queued, delivered: 0, control, epoll, bell: Arc::new(bell), levels })
     }
 
     /// How many CPUs have rings.
@@ -140,11 +152,11 @@ impl Consumer {
         self.look();
         let mut delivered = 0;
         while delivered < limit {
-            let Some(&Reverse((time, index))) = self.heads.peek() else { break };
+            let Some(mut head) = self.heads.peek_mut() else { break };
+            let Reverse((time, index)) = *head;
             if time > until {
                 break;
             }
-            self.heads.pop();
             let ring = &mut self.rings[index];
             if let Some(bytes) = ring.peek() {
                 deliver(bytes, (index / RING_CLASSES as usize) as u16);
@@ -152,13 +164,18 @@ impl Consumer {
             }
             ring.advance();
             match ring.peek() {
-                Some(next) => self.heads.push(Reverse((time_of(next), index))),
-                None => self.queued[index] = false,
+                // It moves to its place when `head` is dropped.
+                Some(next) => *head = Reverse((time_of(next), index)),
+                None => {
+                    PeekMut::pop(head);
+                    self.queued[index] = false;
+                }
             }
         }
         for ring in &mut self.rings {
             ring.release();
         }
+        self.delivered += delivered;
         delivered
     }
 
@@ -176,9 +193,11 @@ impl Consumer {
 
     /// Sleeps until there is something to deliver, the waker is used, or `timeout` is over.
     pub fn wait(&mut self, timeout: Duration) {
+        let delivered = std::mem::take(&mut self.delivered);
         if let Some(&Reverse((time, _))) = self.heads.peek() {
-            let ripe = (time + RIPE_NS).saturating_sub(boot_time_ns());
-            return std::thread::sleep(Duration::from_nanos(ripe.min(RIPE_NS)).min(timeout));
+            let ripe = time.saturating_add(RIPE_NS).saturating_sub(boot_time_ns()).min(RIPE_NS);
+            let pause = if delivered < BUSY { PAUSE_NS } else { BUSY_PAUSE_NS };
+            return std::thread::sleep(Duration::from_nanos(ripe.max(pause)).min(timeout));
         }
         self.control.asleep().store(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
