@@ -15,7 +15,9 @@ pub fn give_back() {
     let file = |perms: MMPermissions| perms.contains(MMPermissions::PRIVATE) && !perms.contains(MMPermissions::WRITE);
     for map in maps.into_iter().filter(|map| map.inode != 0 && file(map.perms)) {
         let (start, end) = map.address;
-        let (Ok(address), Ok(len)) = (usize::try_from(start), usize::try_from(end.saturating_sub(start))) else { continue };
+        let (Ok(address), Ok(len)) = (usize::try_from(start), usize::try_from(end.saturating_sub(start))) else {
+            continue;
+        };
         // SAFETY: the advice changes no contents, whatever is mapped there by now.
         unsafe { libc::madvise(std::ptr::without_provenance_mut::<c_void>(address), len, libc::MADV_PAGEOUT) };
     }

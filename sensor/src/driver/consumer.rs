@@ -195,9 +195,7 @@ impl Consumer {
     pub fn wait(&mut self, timeout: Duration) {
         let delivered = std::mem::take(&mut self.delivered);
         if let Some(&Reverse((time, _))) = self.heads.peek() {
-            let ripe = time.saturating_add(RIPE_NS).saturating_sub(boot_time_ns()).min(RIPE_NS);
-            let pause = if delivered < BUSY { PAUSE_NS } else { BUSY_PAUSE_NS };
-            return std::thread::sleep(Duration::from_nanos(ripe.max(pause)).min(timeout));
+            return std::thread::sleep(rest(time, boot_time_ns(), delivered).min(timeout));
         }
         self.control.asleep().store(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -216,6 +214,13 @@ impl Consumer {
     }
 }
 
+/// How long to sleep while the oldest record is of this time, after that many were delivered.
+fn rest(oldest: u64, now: u64, delivered: usize) -> Duration {
+    let ripe = oldest.saturating_add(RIPE_NS).saturating_sub(now).min(RIPE_NS);
+    let pause = if delivered < BUSY { PAUSE_NS } else { BUSY_PAUSE_NS };
+    Duration::from_nanos(ripe.max(pause))
+}
+
 /// Time stamp of a record; what is too short for one is delivered at once, and refused by the decoder.
 fn time_of(bytes: &[u8]) -> u64 {
     Header::decode(bytes).map_or(0, |header| header.time)
@@ -225,4 +230,28 @@ fn time_of(bytes: &[u8]) -> u64 {
 pub fn boot_time_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
     now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_record_is_delivered_when_it_is_ripe() {
+        assert_eq!(rest(5_000_000, 5_020_000, 0), Duration::from_nanos(980_000));
+    }
+
+    #[test]
+    fn records_that_keep_coming_are_delivered_in_batches() {
+        // Ripe in ten microseconds: those behind it are worth waiting for.
+        assert_eq!(rest(5_000_000, 5_990_000, 3), Duration::from_nanos(PAUSE_NS));
+        assert_eq!(rest(5_000_000, 5_990_000, BUSY), Duration::from_nanos(BUSY_PAUSE_NS));
+        // Ripe long ago.
+        assert_eq!(rest(5_000_000, 9_000_000, 1), Duration::from_nanos(PAUSE_NS));
+    }
+
+    #[test]
+    fn a_stamp_of_the_future_stops_nothing() {
+        assert_eq!(rest(u64::MAX, 5_000_000, 0), Duration::from_nanos(RIPE_NS));
+    }
 }
