@@ -17,6 +17,8 @@ mod containers;
 mod driver;
 mod drops;
 mod exit;
+#[expect(unsafe_code, reason = "advises the kernel about memory")]
+mod footprint;
 mod health;
 mod hold;
 mod input;

@@ -27,7 +27,7 @@ use crate::{
     cli, containers,
     driver::{self, Counts, Driver, DriverError, Host, Waker, boot_time_ns},
     drops::{Drops, Totals},
-    lookup,
+    footprint, lookup,
     pipeline::{Counters, Input, Parts, Pipeline, Publish, Tap},
     procfs::Reader,
     report,
@@ -171,6 +171,7 @@ impl Sensor {
         sensor.driver.filter(&sensor.active.filters())?;
         sensor.driver.trace(sensor.active.rows())?;
         sensor.driver.settle();
+        footprint::give_back();
         report::rules(&sensor.active);
         report::bounds(&sensor.driver, Limits::default());
         info!(generation = 1, "ruleset active");

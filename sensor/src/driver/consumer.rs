@@ -3,11 +3,12 @@
 //! Each CPU writes to rings of its own, so records of one process can come from several. They are merged by time
 //! stamp. A record can become visible a little after one with a later stamp on another CPU; therefore a record is
 //! delivered only when it is older than [`RIPE_NS`]. Nothing polls: the programs force a wake-up when they find that the
-//! consumer has said that it sleeps.
+//! consumer has said that it sleeps. While records come, they are delivered in batches: going to sleep and waking up costs as
+//! much as judging dozens of them.
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, binary_heap::PeekMut},
     io,
     os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
@@ -33,6 +34,15 @@ use super::{
 
 /// How long a record rests before it is delivered: longer than any program takes from its time stamp to the ring.
 pub const RIPE_NS: u64 = 1_000_000;
+
+/// Shortest sleep while records rest.
+const PAUSE_NS: u64 = 500_000;
+
+/// The same when many come, who need not be told as soon as few.
+const BUSY_PAUSE_NS: u64 = 2_000_000;
+
+/// How many records between two sleeps are many.
+const BUSY: usize = 128;
 
 /// The page shared with the programs: [`abi::control::Control`].
 pub struct ControlPage {
@@ -98,6 +108,8 @@ pub struct Consumer {
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     /// Whether a ring is in `heads`.
     queued: Vec<bool>,
+    /// Records delivered since the last sleep.
+    delivered: usize,
     control: Arc<ControlPage>,
     epoll: Epoll,
     bell: Arc<EventFd>,
@@ -115,7 +127,7 @@ impl Consumer {
         let queued = vec![false; rings.len()];
         let heads = BinaryHeap::with_capacity(rings.len());
         let levels = Arc::new(Levels::new(&rings));
-        Ok(Self { rings, heads, queued, control, epoll, bell: Arc::new(bell), levels })
+        Ok(Self { rings, heads, queued, delivered: 0, control, epoll, bell: Arc::new(bell), levels })
     }
 
     /// How many CPUs have rings.
@@ -140,11 +152,11 @@ impl Consumer {
         self.look();
         let mut delivered = 0;
         while delivered < limit {
-            let Some(&Reverse((time, index))) = self.heads.peek() else { break };
+            let Some(mut head) = self.heads.peek_mut() else { break };
+            let Reverse((time, index)) = *head;
             if time > until {
                 break;
             }
-            self.heads.pop();
             let ring = &mut self.rings[index];
             if let Some(bytes) = ring.peek() {
                 deliver(bytes, (index / RING_CLASSES as usize) as u16);
@@ -152,13 +164,18 @@ impl Consumer {
             }
             ring.advance();
             match ring.peek() {
-                Some(next) => self.heads.push(Reverse((time_of(next), index))),
-                None => self.queued[index] = false,
+                // It moves to its place when `head` is dropped.
+                Some(next) => *head = Reverse((time_of(next), index)),
+                None => {
+                    PeekMut::pop(head);
+                    self.queued[index] = false;
+                }
             }
         }
         for ring in &mut self.rings {
             ring.release();
         }
+        self.delivered += delivered;
         delivered
     }
 
@@ -176,9 +193,9 @@ impl Consumer {
 
     /// Sleeps until there is something to deliver, the waker is used, or `timeout` is over.
     pub fn wait(&mut self, timeout: Duration) {
+        let delivered = std::mem::take(&mut self.delivered);
         if let Some(&Reverse((time, _))) = self.heads.peek() {
-            let ripe = (time + RIPE_NS).saturating_sub(boot_time_ns());
-            return std::thread::sleep(Duration::from_nanos(ripe.min(RIPE_NS)).min(timeout));
+            return std::thread::sleep(rest(time, boot_time_ns(), delivered).min(timeout));
         }
         self.control.asleep().store(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -197,6 +214,13 @@ impl Consumer {
     }
 }
 
+/// How long to sleep while the oldest record is of this time, after that many were delivered.
+fn rest(oldest: u64, now: u64, delivered: usize) -> Duration {
+    let ripe = oldest.saturating_add(RIPE_NS).saturating_sub(now).min(RIPE_NS);
+    let pause = if delivered < BUSY { PAUSE_NS } else { BUSY_PAUSE_NS };
+    Duration::from_nanos(ripe.max(pause))
+}
+
 /// Time stamp of a record; what is too short for one is delivered at once, and refused by the decoder.
 fn time_of(bytes: &[u8]) -> u64 {
     Header::decode(bytes).map_or(0, |header| header.time)
@@ -206,4 +230,28 @@ fn time_of(bytes: &[u8]) -> u64 {
 pub fn boot_time_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
     now.map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_record_is_delivered_when_it_is_ripe() {
+        assert_eq!(rest(5_000_000, 5_020_000, 0), Duration::from_nanos(980_000));
+    }
+
+    #[test]
+    fn records_that_keep_coming_are_delivered_in_batches() {
+        // Ripe in ten microseconds: those behind it are worth waiting for.
+        assert_eq!(rest(5_000_000, 5_990_000, 3), Duration::from_nanos(PAUSE_NS));
+        assert_eq!(rest(5_000_000, 5_990_000, BUSY), Duration::from_nanos(BUSY_PAUSE_NS));
+        // Ripe long ago.
+        assert_eq!(rest(5_000_000, 9_000_000, 1), Duration::from_nanos(PAUSE_NS));
+    }
+
+    #[test]
+    fn a_stamp_of_the_future_stops_nothing() {
+        assert_eq!(rest(u64::MAX, 5_000_000, 0), Duration::from_nanos(RIPE_NS));
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! Differs from aya's in two ways that the merge of many rings needs: the head can be looked at without being taken,
 //! and consumed space is given back once per batch. The memory layout is documented in the kernel's
-//! Documentation/bpf/ringbuf.rst: a page with the consumer's position, a page with the producer's, then the data, mapped
-//! twice in a row so that a record is always contiguous.
+//! Documentation/bpf/ringbuf.rst: a page with the consumer's position, a page with the producer's, then the data, twice in a
+//! row so that a record is always contiguous. Of the second copy only as much is mapped as one record can reach into: the
+//! kernel counts each mapped page as resident memory of the process, touched or not.
 
 use std::{
     io,
@@ -12,9 +13,14 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
+use abi::record::RECORD_MAX;
+
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
 const HEADER: u64 = 8;
+
+/// How far behind the end of the data the longest record can reach.
+const TAIL: usize = RECORD_MAX + HEADER as usize;
 
 /// A mapping that is undone on drop.
 struct Mapping {
@@ -53,6 +59,11 @@ pub struct Ring {
     mask: u64,
     /// Everything before it has been looked at.
     position: u64,
+    /// Everything before it has been given back.
+    released: u64,
+    /// How far the producer was known to be: its position is read only when this is reached, because each read takes the
+    /// cache line from the CPU that writes records.
+    known: u64,
 }
 
 // SAFETY: the mappings are owned and reached through `&mut self` only.
@@ -63,9 +74,12 @@ impl Ring {
     pub fn new(map: OwnedFd, size: u32) -> io::Result<Self> {
         let page = page_size();
         let consumer = Mapping::new(map.as_fd(), 0, page, true)?;
-        let producer = Mapping::new(map.as_fd(), page, page + 2 * size as usize, false)?;
-        let mut ring = Self { map, consumer, producer, page, mask: u64::from(size) - 1, position: 0 };
+        let tail = TAIL.next_multiple_of(page).min(size as usize);
+        let producer = Mapping::new(map.as_fd(), page, page + size as usize + tail, false)?;
+        let mut ring =
+            Self { map, consumer, producer, page, mask: u64::from(size) - 1, position: 0, released: 0, known: 0 };
         ring.position = ring.consumed().load(Ordering::Relaxed);
+        (ring.released, ring.known) = (ring.position, ring.position);
         Ok(ring)
     }
 
@@ -90,9 +104,12 @@ impl Ring {
     }
 
     /// Length word of the record at the position, if the producer has begun one there.
-    fn head(&self) -> Option<u32> {
-        if self.position >= self.produced().load(Ordering::Acquire) {
-            return None;
+    fn head(&mut self) -> Option<u32> {
+        if self.position >= self.known {
+            self.known = self.produced().load(Ordering::Acquire);
+            if self.position >= self.known {
+                return None;
+            }
         }
         let at = self.page + (self.position & self.mask) as usize;
         // SAFETY: `at` lies in the data area: the mask bounds it, and records are 8-aligned.
@@ -113,9 +130,12 @@ impl Ring {
                 continue;
             }
             let at = self.page + ((self.position & self.mask) + HEADER) as usize;
-            // SAFETY: the kernel wrote `len` bytes there, contiguous thanks to the double mapping; it will not write there
-            // again before `release` has passed them, which takes `&mut self` and so ends this borrow.
-            return Some(unsafe { std::slice::from_raw_parts(self.producer.start.add(at).as_ptr(), len as usize) });
+            // No program of ours sends what does not fit: of such a record the decoder would see the front, and refuse it.
+            let len = (len as usize).min(self.producer.len - at);
+            // SAFETY: the kernel wrote `len` bytes there, contiguous thanks to the second copy, and mapped up to the end of
+            // `producer`; it will not write there again before `release` has passed them, which takes `&mut self` and so
+            // ends this borrow.
+            return Some(unsafe { std::slice::from_raw_parts(self.producer.start.add(at).as_ptr(), len) });
         }
     }
 
@@ -134,7 +154,10 @@ impl Ring {
 
     /// Gives everything that was advanced over back to the producer.
     pub fn release(&mut self) {
-        self.consumed().store(self.position, Ordering::Release);
+        if self.released != self.position {
+            self.released = self.position;
+            self.consumed().store(self.position, Ordering::Release);
+        }
     }
 }
 
