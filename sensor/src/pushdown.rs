@@ -28,7 +28,8 @@ pub fn filters(ruleset: &Ruleset) -> Filters {
     let mut rows = Vec::new();
     for name in FILTERED {
         let Some(event) = EventType::by_name(name) else { continue };
-        let (urgent, all) = (ruleset.necessary_of(event, serious), ruleset.necessary(event));
+        let wanted = |priority, clause: &Clause| serious(priority) && tells_apart(clause);
+        let (urgent, all) = (ruleset.necessary_of(event, wanted), ruleset.necessary(event));
         let mut together = sets.clone();
         if let Some(filter) = filter(&urgent, &all, &mut together) {
             rows.push((name, filter));
@@ -46,6 +47,13 @@ pub fn filters(ruleset: &Ruleset) -> Filters {
         ruleset.rules().any(|rule| serious(rule.priority()) && seen(&rule))
     });
     Filters { rows, prefixes, urgent: whole.collect() }
+}
+
+/// Whether a clause picks some opens out of all. One that any open for reading meets does not: what is urgent would be
+/// all that programs read, in the smaller rings, and would drive out what other serious rules look for.
+fn tells_apart(clause: &Clause) -> bool {
+    let Clause { needs: Needs { read: _, write, creat, trunc, success: _, failure }, path } = clause;
+    path.is_some() || *write || *creat || *trunc || *failure
 }
 
 /// One filter: the clauses of serious rules, then those of all that are not among them. `None` when everything has to
@@ -152,6 +160,28 @@ mod tests {
         let filter = filter(&[serious], &all, &mut Vec::new()).expect("it fits");
         let urgent: Vec<_> = filter.clause.iter().take(filter.clauses as usize).map(|clause| clause.urgent).collect();
         assert_eq!(urgent, [1, 0]);
+    }
+
+    #[test]
+    fn what_any_open_for_reading_meets_is_not_urgent() {
+        let mut loader = rules::load::Loader::new(rules::load::Options::default());
+        let rule = |name: &str, condition: &str| {
+            format!(
+                "- rule: {name}\n  desc: x\n  condition: evt.type = openat and {condition}\n  output: x\n  priority: ERROR\n"
+            )
+        };
+        let rules = [
+            rule("any", "evt.is_open_read = true and fd.name contains liblzma"),
+            rule("shadow", "evt.is_open_read = true and fd.name = /etc/shadow"),
+            rule("written", "evt.is_open_write = true and fd.name contains cron"),
+        ];
+        loader.add("test", rules.concat().as_bytes());
+        let filters = filters(&loader.finish().ruleset.expect("rules"));
+        let (_, filter) = filters.rows.iter().find(|(row, _)| *row == "openat").expect("a filter");
+        let clauses = &filter.clause[..filter.clauses as usize];
+        let urgent = |clause: &abi::filter::Clause| clause.urgent == 1;
+        assert!(clauses.iter().all(|clause| urgent(clause) == (clause.needs != need::READ || clause.paths != 0)));
+        assert_eq!((clauses.len(), clauses.iter().filter(|clause| urgent(clause)).count()), (3, 2));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Which container a cgroup belongs to: read from the path of the cgroup, remembered by the cgroup's id.
 //!
-//! Ids of cgroups are not reused while the host runs, so an old entry is never wrong, only superfluous; the map is
-//! bounded by forgetting the half that was not asked for lately.
+//! Ids of cgroups are not reused while the host runs, so an old entry is never wrong, only superfluous. What no process
+//! is in any more is forgotten; besides, the map is bounded by forgetting the half that was not asked for lately.
 
 mod cluster;
 mod facts;
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 pub(crate) use self::{cluster::Cluster, facts::glob};
 pub use self::{
@@ -157,6 +157,8 @@ pub struct Containers {
     half: usize,
     recent: HashMap<u64, Membership>,
     old: HashMap<u64, Membership>,
+    /// Cgroups that nobody was in at the last look, see [`Containers::keep`].
+    idle: HashSet<u64>,
     /// What the runtime said, by full id.
     facts: HashMap<Box<str>, Arc<ContainerFacts>>,
 }
@@ -164,7 +166,13 @@ pub struct Containers {
 impl Containers {
     /// An empty map of at most `limit` cgroups.
     pub fn new(limit: usize) -> Self {
-        Self { half: (limit / 2).max(1), recent: HashMap::new(), old: HashMap::new(), facts: HashMap::new() }
+        Self {
+            half: (limit / 2).max(1),
+            recent: HashMap::new(),
+            old: HashMap::new(),
+            idle: HashSet::new(),
+            facts: HashMap::new(),
+        }
     }
 
     /// What is known about a cgroup.
@@ -207,6 +215,17 @@ impl Containers {
                 self.insert(cgroup, membership)
             }
         }
+    }
+
+    /// Forgets the cgroups that nobody is in, now as at the last look. One that was learned since then stays: its process
+    /// may not be in the table yet. If it is met again, it is learned again.
+    pub(crate) fn keep(&mut self, inhabited: &HashSet<u64>) {
+        let Self { recent, old, idle, .. } = self;
+        for half in [&mut *recent, &mut *old] {
+            half.retain(|cgroup, _| inhabited.contains(cgroup) || !idle.contains(cgroup));
+        }
+        idle.clear();
+        idle.extend(recent.keys().chain(old.keys()).filter(|cgroup| !inhabited.contains(*cgroup)));
     }
 
     /// One allocation per container: nested cgroups share it.
@@ -365,5 +384,22 @@ mod tests {
             assert!(matches!(map.touch(1).0, Some(Membership::Container(_))));
         }
         assert!(map.get(2).is_none());
+    }
+
+    #[test]
+    fn a_cgroup_is_forgotten_at_the_second_look_that_finds_nobody_in_it() {
+        let mut map = Containers::new(100);
+        for cgroup in 1..=3 {
+            map.insert(cgroup, Membership::Host);
+        }
+        let inhabited = |cgroups: &[u64]| cgroups.iter().copied().collect();
+        map.keep(&inhabited(&[1, 2]));
+        assert_eq!(map.len(), 3, "3 may be of a process that is not in the table yet");
+        map.insert(4, Membership::Host);
+        map.keep(&inhabited(&[1, 3]));
+        assert_eq!(map.len(), 4, "3 has somebody in it now; 2 was left, and 4 is new");
+        map.keep(&inhabited(&[1]));
+        let left: Vec<_> = (1..=4).filter(|cgroup| map.get(*cgroup).is_some()).collect();
+        assert_eq!(left, [1, 3]);
     }
 }

@@ -80,7 +80,8 @@ pub fn descriptor_flags(raw: u64) -> u64 {
     flags |= translate(raw, &[(O_DIRECT, 1 << 9), (O_LARGEFILE, 1 << 11)]);
     if raw & TMPFILE != 0 {
         flags |= open::TMPFILE;
-    } else if opens_directory(raw) {
+    }
+    if opens_directory(raw) {
         flags |= open::DIRECTORY;
     }
     if raw & SYNC != 0 {
@@ -100,9 +101,10 @@ pub fn open_access(raw: u64) -> u64 {
     }
 }
 
-/// Whether an open is one of a directory.
+/// Whether the path of an open is that of a directory. So is that of an unnamed file (`O_TMPFILE` implies `O_DIRECTORY`):
+/// a rule about writing to the file `/tmp` is not about a file without a name in the folder `/tmp`.
 pub fn opens_directory(raw: u64) -> bool {
-    raw & TMPFILE == 0 && raw & O_DIRECTORY != 0
+    raw & O_DIRECTORY != 0
 }
 
 /// Flags of open: raw ones in the low half, what the kernel did with the file ([`fd_flag`]) in the high half.
@@ -473,7 +475,7 @@ mod tests {
         check(write_flags, FlagSet::FileFlags, open_flags(2), "O_RDWR");
         check(write_flags, FlagSet::FileFlags, 0, "O_NONE");
         check(write_flags, FlagSet::FileFlags, open_flags(O_DIRECTORY), "O_DIRECTORY|O_RDONLY");
-        check(write_flags, FlagSet::FileFlags, open_flags(TMPFILE | O_DIRECTORY | 2), "O_RDWR|O_TMPFILE");
+        check(write_flags, FlagSet::FileFlags, open_flags(TMPFILE | O_DIRECTORY | 2), "O_DIRECTORY|O_RDWR|O_TMPFILE");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
     },
     load::RuleMatching,
     output::Template,
-    pushdown::{self, Clauses},
+    pushdown::{self, Clause, Clauses},
     scope::{Scope, namespace_of},
 };
 
@@ -234,13 +234,17 @@ impl Ruleset {
     /// What an event of this type must meet for any rule to match it: see [`pushdown`]. Scopes only narrow what
     /// conditions ask for and are left out.
     pub fn necessary(&self, event: EventType) -> Clauses {
-        self.necessary_of(event, |_| true)
+        self.necessary_of(event, |_, _| true)
     }
 
-    /// The same for rules of some priorities.
-    pub fn necessary_of(&self, event: EventType, wanted: impl Fn(Priority) -> bool) -> Clauses {
-        let seeing = self.rules.iter().filter(|rule| rule.events.contains(event) && wanted(rule.priority));
-        pushdown::any(seeing.map(|rule| pushdown::necessary(&rule.condition, event)))
+    /// The same, of those clauses alone that are wanted of rules of their priority.
+    pub fn necessary_of(&self, event: EventType, wanted: impl Fn(Priority, &Clause) -> bool) -> Clauses {
+        let seeing = self.rules.iter().filter(|rule| rule.events.contains(event));
+        pushdown::any(seeing.map(|rule| {
+            let mut clauses = pushdown::necessary(&rule.condition, event);
+            clauses.retain(|clause| wanted(rule.priority, clause));
+            clauses
+        }))
     }
 
     /// The fields that conditions and outputs use, some more than once.

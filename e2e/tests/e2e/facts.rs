@@ -69,22 +69,37 @@ pub fn sensor_program() -> Result<String> {
 }
 
 /// A running sensor; its folder goes with it.
-struct Sensor {
+pub struct Sensor {
     child: Child,
     folder: PathBuf,
 }
 
 impl Sensor {
     fn start(cluster: &Cluster, word: &str) -> Result<Self> {
+        let rules = |folder: &Path| {
+            let rules = folder.join("rules.yaml");
+            fs::write(&rules, rules_text())?;
+            Ok(vec![rules])
+        };
+        Self::start_with(cluster, word, rules, &[])
+    }
+
+    /// Starts one on the node, with these rules and options, and waits until it watches.
+    pub fn start_with(
+        cluster: &Cluster,
+        word: &str,
+        rules: impl FnOnce(&Path) -> Result<Vec<PathBuf>>,
+        options: &[&str],
+    ) -> Result<Self> {
         let program = sensor_program()?;
         let folder = cluster.dir().join(format!("sensor-{word}"));
         fs::create_dir_all(&folder)?;
-        let rules = folder.join("rules.yaml");
-        fs::write(&rules, rules_text())?;
+        let rules = rules(&folder)?;
         let child = cluster
             .node_command(&program)?
             .args(["run", "--json", "--no-watch", "--no-suggested-output"])
-            .arg(&rules)
+            .args(options)
+            .args(&rules)
             .stdin(Stdio::null())
             .stdout(File::create(folder.join("alerts"))?)
             .stderr(File::create(folder.join("log"))?)
@@ -96,8 +111,14 @@ impl Sensor {
         Ok(sensor)
     }
 
-    fn log(&self) -> String {
+    /// What it has said so far.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Its alerts so far.
+    pub fn whole_alerts(&self) -> Result<Vec<Value>> {
+        whole_alerts(&fs::read_to_string(self.folder.join("alerts"))?)
     }
 
     /// What its alerts say.
@@ -117,11 +138,16 @@ impl Sensor {
     }
 }
 
-/// The output fields of the alerts among these lines, of which the last may be unfinished.
-fn alerts(text: &str) -> Result<Vec<Value>> {
+/// The alerts among these lines, of which the last may be unfinished.
+fn whole_alerts(text: &str) -> Result<Vec<Value>> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let alerts = whole.lines().filter(|line| line.starts_with('{'));
-    alerts.map(|line| Ok(serde_json::from_str::<Value>(line)?["output_fields"].take())).collect()
+    alerts.map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// Their output fields.
+fn alerts(text: &str) -> Result<Vec<Value>> {
+    Ok(whole_alerts(text)?.into_iter().map(|mut alert| alert["output_fields"].take()).collect())
 }
 
 impl Drop for Sensor {

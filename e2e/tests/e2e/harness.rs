@@ -13,12 +13,17 @@ use crate::audit;
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// Makes outages as long as people fear them.
+/// Makes outages as long as people fear them, and crowds as large.
 const LONG_VAR: &str = "GYRFALCON_E2E_LONG";
 
 /// For how long something is away: longer than what notices it takes, or as long as somebody asked for.
 pub fn outage(short: Duration, long: Duration) -> Duration {
-    if env::var_os(LONG_VAR).is_some_and(|value| value == "1") { long } else { short }
+    if is_long() { long } else { short }
+}
+
+/// Whether somebody has asked for cases at full length.
+pub fn is_long() -> bool {
+    env::var_os(LONG_VAR).is_some_and(|value| value == "1")
 }
 
 /// `None` before the first case and after the last. Whoever reads it leaves it as it is; who writes is alone.

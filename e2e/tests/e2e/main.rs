@@ -8,6 +8,7 @@
 mod audit;
 mod cluster;
 mod config;
+mod crowd;
 mod facts;
 mod faults;
 mod garbage;
@@ -34,6 +35,7 @@ fn main() {
     let trials = [
         cluster::trials(),
         facts::trials(),
+        crowd::trials(),
         gyrfalcon::trials(),
         faults::trials(),
         garbage::trials(),

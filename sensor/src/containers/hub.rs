@@ -181,13 +181,14 @@ impl Hub {
 
     /// Tells what is new and what is gone.
     async fn list(self: &Rc<Self>, index: usize, runtime: &Runtime) -> Result<(), RuntimeError> {
-        let ids: HashSet<Box<str>> = runtime.list().await?.into_iter().map(String::into_boxed_str).collect();
-        let gone: Vec<_> = {
+        // One that is found while the list is under way need not be in it.
+        let before: Vec<_> = {
             let known = self.known.borrow();
-            known.iter().filter(|(id, at)| **at == index && !ids.contains(*id)).map(|(id, _)| id.clone()).collect()
+            known.iter().filter(|(_, at)| **at == index).map(|(id, _)| id.clone()).collect()
         };
-        for id in gone {
-            self.gone(&id);
+        let ids: HashSet<Box<str>> = runtime.list().await?.into_iter().map(String::into_boxed_str).collect();
+        for id in before.iter().filter(|id| !ids.contains(*id)) {
+            self.gone(id);
         }
         let new: Vec<_> = ids.into_iter().filter(|id| !self.known.borrow().contains_key(id)).collect();
         stream::iter(new).for_each_concurrent(CALLS, |id| self.find(index, runtime, id)).await;

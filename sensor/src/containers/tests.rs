@@ -50,6 +50,8 @@ struct Known {
     sandboxes: Mutex<HashMap<String, String>>,
     /// Questions about containers are not answered.
     mute: AtomicBool,
+    /// Lists of sandboxes are not handed over: they are as old as their question when they are.
+    held: tokio::sync::watch::Sender<bool>,
     asked: Mutex<Vec<String>>,
     events: broadcast::Sender<ContainerEventResponse>,
 }
@@ -61,6 +63,7 @@ impl Play {
             containers: Mutex::default(),
             sandboxes: Mutex::default(),
             mute: AtomicBool::new(false),
+            held: tokio::sync::watch::channel(false).0,
             asked: Mutex::default(),
             events: broadcast::channel(16).0,
         }))
@@ -73,6 +76,16 @@ impl Play {
 
     fn remove(&self, id: &str) {
         self.0.containers.lock().expect("no panic").remove(id);
+    }
+
+    /// Waits until the sensor has asked this.
+    #[track_caller]
+    fn is_asked(&self, what: &str) {
+        let until = std::time::Instant::now() + LONG;
+        while !self.0.asked.lock().expect("no panic").iter().any(|asked| asked == what) {
+            assert!(std::time::Instant::now() < until, "{what} is never asked for");
+            std::thread::yield_now();
+        }
     }
 
     fn event(&self, id: &str, kind: ContainerEventType) {
@@ -142,8 +155,10 @@ impl RuntimeService for Play {
         &self,
         _: Request<ListPodSandboxRequest>,
     ) -> Result<Response<ListPodSandboxResponse>, Status> {
-        let sandboxes = self.0.sandboxes.lock().expect("no panic");
-        let items = sandboxes.keys().map(|id| PodSandbox { id: id.clone() }).collect();
+        self.0.asked.lock().expect("no panic").push("sandboxes".to_owned());
+        let sandboxes = self.0.sandboxes.lock().expect("no panic").clone();
+        let _ = self.0.held.subscribe().wait_for(|held| !held).await;
+        let items = sandboxes.into_keys().map(|id| PodSandbox { id }).collect();
         Ok(Response::new(ListPodSandboxResponse { items }))
     }
 
@@ -151,6 +166,7 @@ impl RuntimeService for Play {
         &self,
         _: Request<ListContainersRequest>,
     ) -> Result<Response<ListContainersResponse>, Status> {
+        self.0.asked.lock().expect("no panic").push("containers".to_owned());
         let containers = self.0.containers.lock().expect("no panic");
         let containers = containers
             .iter()
@@ -283,11 +299,7 @@ fn questions_and_events_tell_of_what_is_new_and_gone() {
     assert_eq!(listener.facts(&id(1)).pod.map(|pod| pod.name), Some("asked".into()));
 
     // The stream is open once the server has seen the call.
-    let until = std::time::Instant::now() + LONG;
-    while !play.0.asked.lock().expect("no panic").iter().any(|call| call == "events") {
-        assert!(std::time::Instant::now() < until, "events are never asked for");
-        std::thread::yield_now();
-    }
+    play.is_asked("events");
     play.add(&id(2), "followed");
     play.event(&id(2), ContainerEventType::ContainerCreatedEvent);
     assert_eq!(listener.facts(&id(2)).pod.map(|pod| pod.name), Some("followed".into()));
@@ -309,11 +321,7 @@ fn containers_of_others_are_unknown_at_once_and_those_of_pods_are_waited_for() {
 
     // As a sandbox, which the runtime knows only after it has started.
     listener.asker().ask(&container(&id(2), "kubepods"));
-    let until = std::time::Instant::now() + LONG;
-    while !play.0.asked.lock().expect("no panic").contains(&id(2)) {
-        assert!(std::time::Instant::now() < until, "the container is never asked for");
-        std::thread::yield_now();
-    }
+    play.is_asked(&id(2));
     play.0.sandboxes.lock().expect("no panic").insert(id(2), "late".to_owned());
     let facts = listener.facts(&id(2));
     assert!(facts.sandbox);
@@ -330,14 +338,36 @@ fn a_runtime_that_does_not_answer_says_nothing() {
     play.0.mute.store(true, SeqCst);
     play.add(&id(1), "slow");
     listener.asker().ask(&container(&id(1), "kubepods"));
-    let until = std::time::Instant::now() + LONG;
-    while !play.0.asked.lock().expect("no panic").contains(&id(1)) {
-        assert!(std::time::Instant::now() < until, "the container is never asked for");
-        std::thread::yield_now();
-    }
+    play.is_asked(&id(1));
     // The event loop has a deadline of its own; this is only told when it is true.
     play.0.mute.store(false, SeqCst);
     assert_eq!(listener.facts(&id(1)).pod.map(|pod| pod.name), Some("slow".into()));
+}
+
+#[test]
+fn what_is_found_while_a_list_is_under_way_is_not_gone() {
+    let (folder, play) = (folder(), Play::new("2.1.0"));
+    let socket = folder.path().join("cri.sock");
+    let _server = play.serve(&socket);
+    let listener = Listener::at(&socket);
+    listener.runtimes.wait_for_list(LONG);
+    // A question without an answer has the connection looked at, by another list.
+    play.0.asked.lock().expect("no panic").clear();
+    play.0.held.send_replace(true);
+    play.0.mute.store(true, SeqCst);
+    play.add(&id(1), "listed");
+    listener.asker().ask(&container(&id(1), "docker"));
+    play.is_asked("containers");
+    play.is_asked("sandboxes");
+    play.0.mute.store(false, SeqCst);
+    play.add(&id(2), "found");
+    listener.asker().ask(&container(&id(2), "docker"));
+    listener.facts(&id(2));
+    play.0.held.send_replace(false);
+    listener.wait(|told| {
+        assert_ne!(*told, Told::Gone(id(2).into()), "it runs");
+        matches!(told, Told::Facts(of, _) if **of == *"sandbox-listed").then_some(())
+    });
 }
 
 #[test]

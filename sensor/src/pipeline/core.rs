@@ -41,8 +41,8 @@ const UNKNOWN_NS: u64 = 60 * SECOND_NS;
 /// How long nothing is held for a container whose facts did not come in time.
 const LATE_NS: u64 = 30 * SECOND_NS;
 
-/// How long facts outlive their container: events of its end may still come.
-const GONE_NS: u64 = 60 * SECOND_NS;
+/// How long facts outlive their container: events of its end may still come, also those that are held back.
+const GONE_NS: u64 = 10 * SECOND_NS;
 
 /// Most containers and cgroups that are remembered to have no facts.
 const SETTLED: usize = 4096;

@@ -17,7 +17,7 @@ use rules::{
     load::{Loader, Options},
 };
 
-use super::{Core, SECOND_NS};
+use super::{Core, GONE_NS, SECOND_NS};
 use crate::{
     active::Active,
     containers::{Asker, Told},
@@ -169,11 +169,11 @@ fn facts_outlive_their_container_for_a_while() {
     w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
     w.core.take(&exec(7), 0, 0);
     w.core.told(Told::Gone(id(7).into()), 0);
-    w.core.tick(59 * SECOND_NS);
-    w.core.take(&mkdir(7, 1), 0, 59 * SECOND_NS);
+    w.core.tick(GONE_NS - 1);
+    w.core.take(&mkdir(7, 1), 0, GONE_NS - 1);
     assert_eq!(w.seen(), ["1 000000000000 web pod-web exe-7"]);
-    w.core.tick(60 * SECOND_NS);
-    w.core.take(&mkdir(7, 2), 0, 60 * SECOND_NS);
+    w.core.tick(GONE_NS);
+    w.core.take(&mkdir(7, 2), 0, GONE_NS);
     assert!(w.core.waits(), "they are asked for again");
 }
 

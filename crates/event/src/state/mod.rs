@@ -14,6 +14,7 @@ mod table;
 use std::sync::Arc;
 
 use abi::record::tag;
+use hashbrown::HashSet;
 
 use self::{
     datagrams::Datagrams,
@@ -51,6 +52,10 @@ impl Default for Limits {
     }
 }
 
+/// How often it is looked which cgroups have nobody in them, in nanoseconds of event time: longer than any record is held
+/// back before it is applied.
+const LOOK_NS: u64 = 10_000_000_000;
+
 /// What is known about the host, given from outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
@@ -80,6 +85,10 @@ pub struct State {
     limits: Limits,
     table: Table,
     containers: Containers,
+    /// Cgroups that processes are in: filled anew at each look, and kept for its memory.
+    inhabited: HashSet<u64>,
+    /// When the next look is due.
+    look: u64,
     cluster: Cluster,
     /// Names of users and groups of the host.
     pub users: Users,
@@ -117,6 +126,8 @@ impl State {
             limits,
             table: Table::new(limits.processes),
             containers: Containers::new(limits.cgroups),
+            inhabited: HashSet::new(),
+            look: 0,
             cluster: Cluster::new(limits.cgroups),
             users: Users::default(),
             container_users: ContainerUsers::default(),
@@ -136,6 +147,10 @@ impl State {
         let time = record.header.time;
         self.first.get_or_insert(time);
         self.table.expire(time.saturating_sub(self.limits.grace_ns));
+        if time >= self.look {
+            self.forget_empty_cgroups();
+            self.look = time.saturating_add(LOOK_NS);
+        }
         if record.is_incomplete() {
             self.losses.add(Loss::IncompleteRecord);
         }
@@ -145,6 +160,13 @@ impl State {
             Kind::Exit => self.exit(record),
             Kind::Syscall(_) | Kind::Generic(_) => self.seen(record),
         }
+    }
+
+    /// Forgets cgroups that have had nobody in them for a while: containers come and go.
+    fn forget_empty_cgroups(&mut self) {
+        self.inhabited.clear();
+        self.inhabited.extend(self.table.processes().map(|process| process.cgroup));
+        self.containers.keep(&self.inhabited);
     }
 
     fn exec(&mut self, record: &Record<'_>) -> Wanted {

@@ -59,6 +59,11 @@ impl Table {
         self.len
     }
 
+    /// Every process, ended ones included.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.slots.iter().filter_map(|slot| slot.process.as_ref())
+    }
+
     fn chain(&self, tgid: u32) -> impl Iterator<Item = (u32, &Process)> + '_ {
         let mut at = self.newest.get(&tgid).copied().unwrap_or(NONE);
         std::iter::from_fn(move || {

@@ -159,6 +159,26 @@ fn a_cgroup_is_learned_from_exec_and_inherited() {
 }
 
 #[test]
+fn cgroups_of_containers_that_come_and_go_are_forgotten() {
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let mut state = state();
+    let second = 1_000_000_000;
+    apply(&mut state, exec(1, 1, 5, &["stays"]).cgroup_id(1).cgroup("/init.scope"));
+    for number in 1..=100u32 {
+        let (tgid, cgroup, time) = (100 + number, 100 + u64::from(number), u64::from(number) * second);
+        apply(&mut state, exec(tgid, time, time, &["comes"]).cgroup_id(cgroup).cgroup(&format!("/docker/{ID}")));
+        apply(&mut state, Encoder::exit().process(tgid, time).time(time + 1));
+        // Those of the time that ended processes are kept, and of two looks.
+        assert!(state.cgroups() <= 27, "{} cgroups after {number} containers", state.cgroups());
+    }
+    for later in [110, 120, 130] {
+        apply(&mut state, exec(1, 1, later * second, &["stays"]).cgroup_id(1));
+    }
+    assert_eq!((state.cgroups(), state.losses.get(Loss::CgroupTableFull)), (1, 0));
+    assert_eq!(*state.cgroup(1), Membership::Host, "somebody is in it");
+}
+
+#[test]
 fn ancestors_go_on_in_the_table_where_the_record_ends() {
     let mut state = state();
     apply(&mut state, exec(1, 1, 1, &["init"]).comm("init"));

@@ -138,6 +138,15 @@ impl Room {
         self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, false).map(drop)
     }
 
+    /// Has a shell run a script in an ordinary container of its own. Its full id is told before it starts, and returned
+    /// when it has ended.
+    pub fn shell_contained(&self, script: &str, mark: &str, starts: impl FnOnce(&str)) -> Result<String, String> {
+        let container = Overlay::new(self.folder.path(), mark)?;
+        starts(&container.id);
+        container.run(&["/usr/bin/sh", "-c", script], &[], &[], false)?;
+        Ok(container.id.clone())
+    }
+
     fn contained(&self, mut plan: Value, mark: &str, privileged: bool) -> Result<String, String> {
         let container = Overlay::new(self.folder.path(), mark)?;
         plan["agent"] = format!("{INSIDE}/agent").into();
@@ -147,8 +156,17 @@ impl Room {
         let folder = container.bundle.join("plan");
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         harness::write(&folder, "plan.json", &plan.to_string());
-        container.run(self, &plan, mark, privileged)?;
+        container.play(self, &plan, mark, privileged)?;
         Ok(container.id[..12].to_owned())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // Not before the last container is gone: another may be about to be made.
+        for folder in cgroups() {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -178,45 +196,46 @@ impl Overlay {
         Ok(Self { id: format!("{random}{random}"), bundle })
     }
 
-    fn run(&self, room: &Room, plan: &Value, mark: &str, privileged: bool) -> Result<(), String> {
+    /// Plays a plan, which lies in the container's folder.
+    fn play(&self, room: &Room, plan: &Value, mark: &str, privileged: bool) -> Result<(), String> {
+        let name = plan["chain"][0]["name"].as_str().ok_or("a chain begins with a name")?;
+        // Only a link lies in the upper layer; the program itself does not.
+        symlink(format!("{INSIDE}/agent"), self.bundle.join("rootfs/tmp").join(name))
+            .map_err(|error| error.to_string())?;
+        let env = [format!("{PLAN}={INSIDE}/plan/plan.json"), "GYR_AT=0".to_owned(), format!("GYR_MARK={mark}")];
+        let plans = self.bundle.join("plan").display().to_string();
+        let mounts = [bind(&room.program.display().to_string(), "/opt/gyr/agent"), bind(&plans, "/opt/gyr/plan")];
+        self.run(&[&format!("/tmp/{name}")], &env, &mounts, privileged)
+    }
+
+    /// Runs a program to its end, with these variables and mounts besides the usual ones.
+    fn run(&self, args: &[&str], env: &[String], mounts: &[Value], privileged: bool) -> Result<(), String> {
         let status = fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
         let own = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap_or_default();
         let own = u64::from_str_radix(own.trim(), 16).map_err(|error| error.to_string())?;
         let ours = |name: &&&str| number(name).is_some_and(|bit| own & 1 << bit != 0);
         let more = PRIVILEGED.iter().filter(|_| privileged).filter(ours);
         let capabilities: Vec<_> = CAPABILITIES.iter().chain(more).collect();
-        let bind = |from: &str, to: &str| json!({ "destination": to, "source": from, "type": "bind", "options": ["rbind", "ro"] });
-        let agent = room.program.display().to_string();
-        let plans = self.bundle.join("plan").display().to_string();
-        let mut mounts = vec![
+        let usual = [
             json!({ "destination": "/proc", "type": "proc", "source": "proc" }),
             json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] }),
-            bind(&agent, "/opt/gyr/agent"),
-            bind(&plans, "/opt/gyr/plan"),
         ];
+        let mut mounts: Vec<_> = usual.iter().chain(mounts).cloned().collect();
         for name in USR.iter().map(|name| format!("/usr/{name}")).chain(["/lib".to_owned(), "/lib64".to_owned()]) {
             let name = name.as_str();
             if Path::new(name).is_dir() && !Path::new(name).is_symlink() {
                 mounts.push(bind(name, name));
             }
         }
-        let name = plan["chain"][0]["name"].as_str().ok_or("a chain begins with a name")?;
-        // Only a link lies in the upper layer; the program itself does not.
-        symlink(format!("{INSIDE}/agent"), self.bundle.join("rootfs/tmp").join(name))
-            .map_err(|error| error.to_string())?;
+        let path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+        let env: Vec<_> = [&path].into_iter().chain(env).collect();
         let namespaces = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind }));
-        let env = [
-            "PATH=/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-            format!("{PLAN}={INSIDE}/plan/plan.json"),
-            "GYR_AT=0".to_owned(),
-            format!("GYR_MARK={mark}"),
-        ];
         let config = json!({
             "ociVersion": "1.0.2",
             "root": { "path": "rootfs", "readonly": false },
             "hostname": &self.id[..12],
             "process": {
-                "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": [format!("/tmp/{name}")], "cwd": "/tmp", "env": env,
+                "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": args, "cwd": "/tmp", "env": env,
                 "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
             },
             "mounts": mounts,
@@ -239,14 +258,22 @@ impl Drop for Overlay {
     fn drop(&mut self) {
         let _ = self.runc().args(["delete", "--force", &self.id]).stderr(Stdio::null()).status();
         let _ = umount2(&self.bundle.join("rootfs"), MntFlags::MNT_DETACH);
-        let root = Path::new("/sys/fs/cgroup");
-        let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-        for hierarchy in hierarchies.chain([root.to_owned()]) {
-            let folder = hierarchy.join(CGROUPS);
+        for folder in cgroups() {
             let _ = fs::remove_dir(folder.join(&self.id));
-            let _ = fs::remove_dir(folder);
         }
     }
+}
+
+/// The folder of all cgroups that the tests give to containers, in each hierarchy.
+fn cgroups() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(CGROUPS)).collect()
+}
+
+/// A mount of something of the host, for reading.
+fn bind(from: &str, to: &str) -> Value {
+    json!({ "destination": to, "source": from, "type": "bind", "options": ["rbind", "ro"] })
 }
 
 /// Bit of a capability (include/uapi/linux/capability.h).

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use libc::{AT_FDCWD, EACCES, EBADF, EFAULT, ENOENT, EXDEV, O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+use libc::{
+    AT_FDCWD, EACCES, EBADF, EFAULT, ENOENT, EXDEV, O_CREAT, O_DIRECTORY, O_RDONLY, O_RDWR, O_TMPFILE, O_TRUNC,
+    O_WRONLY,
+};
 use serde_json::{Value, json};
 
 use super::{Case, Play, Script, case, merged};
@@ -21,6 +24,7 @@ pub const CASES: &[Case] = &[
     case("open", "a symbolic link has the name that was passed and the path of its target", open_link),
     case("open", "a new file is told with its mode and as created", open_new),
     case("open", "a folder is a directory when the flags say so", open_folder),
+    case("open", "a file without a name is told by its folder", open_unnamed),
     case("open", "a missing file has an error and the name it would have had", open_missing),
     case("open", "a path that cannot be read is not available", open_nowhere),
     case("open", "a path through mounts and links of /proc is resolved", open_through_mounts),
@@ -106,6 +110,18 @@ fn open_folder(t: &mut Script) {
         "fd.type": "directory", "fd.typechar": "d", "evt.arg.fd": format!("<d>{dir}"), "evt.arg.flags": "O_DIRECTORY|O_RDONLY",
     });
     t.expect(merged(opened(t, fd, &dir, &dir), more));
+}
+
+/// As in Falco, the descriptor has the kind of what the path names: rules about files that are written are not about it.
+fn open_unnamed(t: &mut Script) {
+    let dir = t.path("dir");
+    let fd = call("open", &[Text(&dir), Int((O_RDWR | O_TMPFILE).into()), Int(0o600)]);
+    let (_, ino) = t.aside(|| device_and_inode(fd));
+    let more = json!({
+        "fd.type": "directory", "fd.typechar": "d", "evt.arg.fd": format!("<d>{dir}"),
+        "evt.arg.flags": "O_DIRECTORY|O_RDWR|O_TMPFILE", "evt.arg.mode": "0600",
+    });
+    t.expect(merged(opened(t, fd, &dir, &format!("{dir}/#{ino}")), more));
 }
 
 fn open_missing(t: &mut Script) {
