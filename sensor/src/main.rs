@@ -22,6 +22,7 @@ mod hold;
 mod input;
 mod log;
 mod lookup;
+mod names;
 mod out;
 mod pipeline;
 mod procfs;
