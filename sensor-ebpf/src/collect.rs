@@ -371,7 +371,7 @@ impl Call {
     fn realpath(&mut self) {
         let Opened { file, .. } = self.opened();
         if file != 0 {
-            self.want_path_of(file, tag::REALPATH);
+            self.want_path_of(file, tag::REALPATH, 0);
         }
     }
 
@@ -406,7 +406,7 @@ impl Call {
         if fd == AT_FDCWD {
             self.want_working_directory(tag);
         } else if let Some(file) = self.file(fd) {
-            self.want_path_of(file, tag);
+            self.want_path_of(file, tag, 1);
         }
     }
 
@@ -425,8 +425,8 @@ impl Call {
     }
 
     #[inline(always)]
-    pub fn want_path_of(&mut self, file: u64, tag: u8) {
-        descriptor::want_path(&mut self.record, file, tag);
+    pub fn want_path_of(&mut self, file: u64, tag: u8, stop_at_root: u64) {
+        descriptor::want_path(&mut self.record, file, tag, stop_at_root);
     }
 
     /// Address of the open file behind a descriptor.

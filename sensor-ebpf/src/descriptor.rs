@@ -64,15 +64,16 @@ pub fn table(task: Ptr) -> Option<Table> {
     Some(Table { files: table.get(off!(fdtable_fd)), len: table.get(off!(fdtable_max)) })
 }
 
-/// Asks for the path of an open file.
+/// Asks for the path of an open file: as its process sees it, or, of what it is told by (`stop_at_root` is 0), up to the
+/// root of the mount namespace, so that a `chroot` does not hide where a file is.
 #[inline(always)]
-pub fn want_path(record: &mut Record, file: u64, tag: u8) {
+pub fn want_path(record: &mut Record, file: u64, tag: u8, stop_at_root: u64) {
     let path = file + off!(file_path);
     record.want_path(PendingPath {
         dentry: probe(path + off!(path_dentry)),
         mnt: probe(path + off!(path_mnt)),
         tag: u64::from(tag),
-        stop_at_root: 1,
+        stop_at_root,
     });
 }
 
@@ -102,7 +103,7 @@ pub fn describe(record: &mut Record, file: u64, tags: Tags) {
         return;
     }
     record.end_value::<FdFacts>(at, u64::from(tags.facts));
-    want_path(record, file, tags.path);
+    want_path(record, file, tags.path, 0);
 }
 
 /// Path of a Unix socket: its own, or that of the one that it is connected to.

@@ -24,6 +24,7 @@ mod hold;
 mod input;
 mod log;
 mod lookup;
+mod names;
 mod out;
 mod pipeline;
 mod procfs;

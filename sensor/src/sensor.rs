@@ -28,6 +28,7 @@ use crate::{
     driver::{self, Counts, Driver, DriverError, Host, Waker, boot_time_ns},
     drops::{Drops, Totals},
     footprint, lookup,
+    names::Names,
     pipeline::{Counters, Input, Parts, Pipeline, Publish, Tap},
     procfs::Reader,
     report,
@@ -36,6 +37,9 @@ use crate::{
 
 /// How long the start waits for the container runtimes to say what runs already.
 const LISTS: Duration = Duration::from_secs(2);
+
+/// How long rules wait for the addresses of the host names in them.
+const LOOKUPS: Duration = Duration::from_secs(2);
 
 /// How often lost events are logged, while events are lost.
 const LOSSES: Duration = Duration::from_secs(5);
@@ -60,6 +64,8 @@ pub struct Setup {
     pub containers: cli::Containers,
     /// When lost events are told.
     pub drops: cli::Drops,
+    /// The host names in rules; `options` has it as their resolver.
+    pub names: Arc<Names>,
 }
 
 /// The running parts, seen from the thread that controls them.
@@ -74,6 +80,7 @@ pub struct Sensor {
     pipeline: thread::JoinHandle<()>,
     accounts: Accounts,
     reader: Reader,
+    names: Arc<Names>,
     boot_ns: u64,
     lost: u64,
     drops: Drops,
@@ -96,7 +103,7 @@ struct Reconciled {
 impl Sensor {
     /// Attaches, reads what is there, and judges by these rules.
     pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
-        let Setup { driver, options, publish, tap, containers, drops } = setup;
+        let Setup { driver, options, publish, tap, containers, drops, names } = setup;
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
@@ -132,6 +139,8 @@ impl Sensor {
                 heard
             })?
         };
+        names.want(active.ruleset.host_names());
+        names.start()?;
         let counters = Arc::new(Counters::default());
         driver.want(active.wants())?;
         let pipeline = Pipeline::start(Parts {
@@ -155,6 +164,7 @@ impl Sensor {
             pipeline,
             accounts,
             reader,
+            names,
             boot_ns,
             lost: 0,
             drops: Drops::new(drops, (&*options.hostname).into(), Instant::now()),
@@ -166,6 +176,7 @@ impl Sensor {
             sensor.tell(Input::Process(Box::new(seed)));
         }
         runtimes.wait_for_list(LISTS);
+        sensor.names.wait(LOOKUPS);
         sensor.tell(Input::Scanned);
         sensor.judge_by(&Arc::clone(&sensor.active))?;
         sensor.driver.filter(&sensor.active.filters())?;
@@ -211,6 +222,8 @@ impl Sensor {
         self.driver.clear_filters()?;
         self.driver.want(self.active.wants() | active.wants())?;
         self.driver.trace(self.active.rows().union(active.rows()))?;
+        self.names.want(self.active.ruleset.host_names().chain(active.ruleset.host_names()));
+        self.names.wait(LOOKUPS);
         between()?;
         let env = active.wants() & want::ENV != 0;
         self.reader.read_env(env);
@@ -240,6 +253,7 @@ impl Sensor {
         if let Err(error) = tuned {
             warn!(error = %chain(&error), "more is collected than the rules need");
         }
+        self.names.want(active.ruleset.host_names());
         self.driver.settle();
     }
 

@@ -68,6 +68,11 @@ Where values differ from Falco's:
   as they were at the last exec.
 * `fd.name` and path parameters: read when the call ends. Falco also reads them when it begins, against programs that
   change them meanwhile; against those, and against symbolic links, `fd.realpath` is the file that the kernel opened.
+* `fd.realpath` begins at the root of the mount namespace: neither a `chroot` nor `/proc/PID/root` hides where a file is. It is
+  the path when the call ends, if the file is moved meanwhile. A hard link and a bind mount are paths of their own to the
+  kernel: `fd.dev` and `fd.ino` are the same for all names of a file, and `link`, `linkat` and `mount` are events.
+* `proc.exepath` is the path that the kernel runs, whatever the program calls itself: of a script its interpreter, of a program
+  in memory `memfd:` and its name, of a deleted file the path that it had.
 * `user.name`, `group.name`: in containers from the container's own tables, read when its first program has been executed;
   until then only `root` is named.
 * `proc.cmdline` of a process that has executed nothing since it was born begins with the name that it was born with.

@@ -57,6 +57,7 @@ use crate::{
     confine::confine,
     exit::Exit,
     health,
+    names::Names,
     pipeline::Input,
     sensor::{Failed, Sensor, Setup, Stopping, Teller},
     signals,
@@ -136,7 +137,9 @@ impl Agent {
         let asked: Arc<dyn health::Ask> = status.clone();
         runtime.spawn(health::serve(listener, asked));
 
-        let options = Options { hostname: args.node_name.as_str().into(), ..Options::default() };
+        let names = Arc::new(Names::default());
+        let options =
+            Options { hostname: args.node_name.as_str().into(), resolver: Some(names.clone()), ..Options::default() };
         let setup = Setup {
             driver: crate::driver::Options {
                 ring_bytes: args.ring_mib << 20,
@@ -148,6 +151,7 @@ impl Agent {
             tap: None,
             containers: args.containers.clone(),
             drops: args.drops.clone(),
+            names,
         };
         let sensor = Sensor::start(setup, Arc::new(Active::none(&options)?))?;
         status.look(&sensor);

@@ -130,6 +130,7 @@ fn run(
         tap: Some(Box::new(tap)),
         containers: args.containers.clone(),
         drops: cli::Record::drops(),
+        names: Arc::default(),
     };
     let mut sensor = match Sensor::start(setup, active) {
         Ok(sensor) => sensor,

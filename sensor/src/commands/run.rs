@@ -33,6 +33,7 @@ use crate::{
     confine::{Writable, confine},
     exit::Exit,
     input::{self, Content, File, InputError},
+    names::Names,
     rules::{Compiled, Specs, compile},
     sensor::{Failed, Sensor, Setup, Stopping},
     signals, watch,
@@ -54,7 +55,11 @@ enum Wake {
 
 /// Runs until a signal ends it.
 pub fn run(args: &cli::Run) -> Exit {
-    let options = compile_options(&args.local.compile, hostname(args.hostname.as_deref()));
+    let names = Arc::new(Names::default());
+    let options = Options {
+        resolver: Some(names.clone()),
+        ..compile_options(&args.local.compile, hostname(args.hostname.as_deref()))
+    };
     let (files, errors) = input::read(&args.paths);
     let compiled = match load(args, &files, &errors, &options) {
         Ok(compiled) => compiled,
@@ -84,7 +89,7 @@ pub fn run(args: &cli::Run) -> Exit {
         let _ = sender.send(Wake::Files);
     }
     drop(files);
-    match Standalone::start(args, options, active, compiled.specs, sinks, writable) {
+    match Standalone::start(args, (options, names), active, compiled.specs, sinks, writable) {
         Ok(sensor) => sensor.control(args, &wakes),
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
@@ -133,7 +138,7 @@ struct Standalone {
 impl Standalone {
     fn start(
         args: &cli::Run,
-        options: Options,
+        (options, names): (Options, Arc<Names>),
         active: Arc<Active>,
         specs: Specs,
         configs: Vec<SinkConfig>,
@@ -156,6 +161,7 @@ impl Standalone {
             tap: None,
             containers: args.containers.clone(),
             drops: args.drops.clone(),
+            names,
         };
         let mut standalone = Self { sensor: Sensor::start(setup, active)?, specs, sinks, options, writable, status };
         standalone.look();

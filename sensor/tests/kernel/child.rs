@@ -20,7 +20,7 @@ use std::{
 
 use abi::syscalls::{GENERIC, NONE, SYSCALLS};
 
-use crate::{flood, harness::Helper, reload, rows, storm};
+use crate::{evasion, flood, harness::Helper, reload, rows, storm};
 
 /// The hidden argument; what to play follows.
 pub const PLAY: &str = "--traced-process";
@@ -38,6 +38,8 @@ pub fn play() -> Option<ExitCode> {
         ("markers", [folder, rate]) => reload::play(folder, rate),
         ("storm", [program, first, count]) => storm::play(program, first, count),
         ("flood", [path, count]) => flood::play(path, count),
+        ("evade", [group, way, folder]) => evasion::play(group, way, folder),
+        ("race", [race, folder]) => evasion::play_race(race, folder),
         ("exec-from-thread", [program]) => exec_from_thread(program),
         ("calls32", []) => assert_eq!(call32(NR32_GETPID, [0; 3]), Some(i64::from(std::process::id()))),
         _ => panic!("nobody knows how to play {part} {args:?}"),
@@ -169,6 +171,11 @@ impl Room {
     /// What is there now.
     pub fn bytes(&self) -> Vec<u8> {
         self.0.iter().map(|byte| byte.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Changes one byte, also while a call reads it.
+    pub fn put(&self, at: usize, byte: u8) {
+        self.0[at].store(byte, Ordering::Relaxed);
     }
 
     /// The `i32` at an index.
@@ -368,6 +375,15 @@ pub fn born(name: &str, args: &[i64]) -> i64 {
     let waited = unsafe { libc::waitpid(pid, &mut status, 0) };
     assert_eq!((waited, status), (pid, 0), "a new process ended badly");
     child
+}
+
+/// Splits this process, which has a single thread, in two; `None` in the new one.
+pub fn fork() -> Option<nix::unistd::Pid> {
+    // SAFETY: there is one thread, so that no lock is held by somebody who is not there in the child.
+    match unsafe { nix::unistd::fork() }.expect("a process") {
+        nix::unistd::ForkResult::Parent { child } => Some(child),
+        nix::unistd::ForkResult::Child => None,
+    }
 }
 
 /// Name of the parent process.

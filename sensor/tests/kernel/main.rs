@@ -9,6 +9,7 @@
 
 mod agent;
 mod child;
+mod evasion;
 mod falco;
 mod flood;
 mod harness;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let trials = [
         rows::trials(),
         falco::trials(),
+        evasion::trials(),
         lifecycle::trials(),
         reload::trials(),
         storm::trials(),
