@@ -118,7 +118,7 @@ fn storm() {
 }
 
 /// The smallest program: it ends well, at once.
-fn tiny_program(folder: &Path) -> PathBuf {
+pub fn tiny_program(folder: &Path) -> PathBuf {
     let path = folder.join("tiny");
     fs::write(&path, elf()).expect("writing into a temporary folder");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a file of ours");
