@@ -100,7 +100,7 @@ fn losses_are_exact() {
     };
     let program = storm::tiny_program(folder.path());
     let life = format!("evt.type = execve and proc.exepath = {}", program.display());
-    let lives = rule("life", &life, "NOTICE").replace("told %fd.name", "%proc.args %proc.pname %proc.ppid");
+    let lives = rule("life", &life, "NOTICE").replace("told %fd.name", "told %proc.args %proc.pname %proc.ppid");
     let rules = [
         lives,
         rule("flood", &format!("evt.type = creat and fd.name contains {place} and proc.name = nobody"), "INFO"),
