@@ -31,7 +31,7 @@ use self::core::Core;
 use crate::{
     active::Active,
     containers::{Asker, Told},
-    driver::{Consumer, RIPE_NS, boot_time_ns},
+    driver::{Consumer, RIPE_NS, boot_time_ns, run_soon},
     lookup::Question,
 };
 
@@ -180,7 +180,10 @@ impl Pipeline {
         let mut core = Core::new(questions, asker, publish, counters, state, active);
         core.tap = tap;
         let mut pipeline = Self { consumer, inputs, core };
-        thread::Builder::new().name("events".to_owned()).spawn(move || pipeline.run())
+        thread::Builder::new().name("events".to_owned()).spawn(move || {
+            run_soon();
+            pipeline.run();
+        })
     }
 
     fn run(&mut self) {

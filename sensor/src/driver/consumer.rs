@@ -36,13 +36,13 @@ use super::{
 pub const RIPE_NS: u64 = 1_000_000;
 
 /// Shortest sleep while records rest.
-const PAUSE_NS: u64 = 500_000;
+const PAUSE_NS: u64 = 250_000;
 
-/// The same when many come, who need not be told as soon as few.
-const BUSY_PAUSE_NS: u64 = 2_000_000;
+/// The same when many come.
+const BUSY_PAUSE_NS: u64 = 1_000_000;
 
 /// How many records between two sleeps are many.
-const BUSY: usize = 128;
+const BUSY: usize = 32;
 
 /// The page shared with the programs: [`abi::control::Control`].
 pub struct ControlPage {

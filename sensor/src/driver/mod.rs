@@ -11,6 +11,7 @@ mod levels;
 mod load;
 mod ring;
 mod rows;
+mod slice;
 
 pub use abi::loss::KernelCounter;
 pub use consumer::{Consumer, RIPE_NS, Waker, boot_time_ns};
@@ -19,6 +20,7 @@ pub use host::{CgroupSource, Host};
 pub use levels::RingLevel;
 pub use load::{Counts, Driver, DriverError, Options};
 pub use rows::{Rows, names};
+pub use slice::run_soon;
 
 /// The kernel programs, when this binary was built with them (`cargo xtask build`).
 pub fn object() -> Option<&'static [u8]> {

@@ -1,10 +1,12 @@
-//! More events than the machine can take: what is lost is counted to the last one, memory stays, and what rules of high
-//! priority look for is still told.
+//! More events than the machine can take: what is lost is counted to the last one, memory stays, what rules of high
+//! priority look for is still told, and who is whose child is still known.
 
 use std::{
     ffi::CString,
     fs::File,
     net::SocketAddr,
+    path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +18,7 @@ use crate::{
     harness::{self, Helper, LONG, Sensor},
     health::{free_address, get, value},
     needs::{Need, trial},
+    storm,
 };
 
 /// The trials.
@@ -58,8 +61,9 @@ fn counted(address: SocketAddr) -> (u64, u64, String) {
     (sent, lost, metrics)
 }
 
-/// Runs the generators to their end, and meanwhile opens files: one in fifty of a second each, for two rules.
-fn flood(folder: &std::path::Path, from: u32) -> u32 {
+/// Runs the generators to their end. Meanwhile, in each fiftieth of a second, opens a file for each of two rules, and runs a
+/// program.
+fn flood(folder: &Path, program: &Path, from: u32) -> u32 {
     let path = folder.join("no-such-folder/file").display().to_string();
     let mut generators: Vec<_> = (0..2)
         .map(|index| {
@@ -75,6 +79,8 @@ fn flood(folder: &std::path::Path, from: u32) -> u32 {
             // There is no such file; the attempt is enough.
             let _ = File::open(folder.join(format!("{kind}-{number}.")));
         }
+        let status = Command::new(program).arg(number.to_string()).status();
+        assert!(status.expect("a program of ours").success());
         number += 1;
         // The pace of the needles, not a wait for anything.
         thread::sleep(Duration::from_millis(20));
@@ -92,7 +98,11 @@ fn losses_are_exact() {
             "- rule: {name}\n  desc: For the case.\n  condition: {condition}\n  output: told %fd.name\n  priority: {priority}\n"
         )
     };
+    let program = storm::tiny_program(folder.path());
+    let life = format!("evt.type = execve and proc.exepath = {}", program.display());
+    let lives = rule("life", &life, "NOTICE").replace("told %fd.name", "told %proc.args %proc.pname %proc.ppid");
     let rules = [
+        lives,
         rule("flood", &format!("evt.type = creat and fd.name contains {place} and proc.name = nobody"), "INFO"),
         rule("needle", &format!("evt.type in (open, openat) and fd.name startswith {place}/needle-"), "WARNING"),
         rule("notice", &format!("evt.type in (open, openat) and fd.name startswith {place}/notice-"), "NOTICE"),
@@ -101,7 +111,7 @@ fn losses_are_exact() {
     let address = free_address();
     let sensor = Sensor::start(&[&rules], &["--health-listen", &address.to_string(), "--ring-mib", "1"]);
 
-    let needles = flood(folder.path(), 0);
+    let needles = flood(folder.path(), &program, 0);
     sensor.fence();
     let settled = |generated: u64| {
         let deadline = Instant::now() + LONG;
@@ -117,7 +127,7 @@ fn losses_are_exact() {
     let memory = |metrics: &str| value(metrics, "gyrfalcon_sensor_memory_bytes").expect("a metric");
     let (_, _, metrics) = settled(2 * calls());
     let before = memory(&metrics);
-    let needles = flood(folder.path(), needles);
+    let needles = flood(folder.path(), &program, needles);
     sensor.fence();
     let (sent, lost, metrics) = settled(4 * calls());
     let after = memory(&metrics);
@@ -131,6 +141,19 @@ fn losses_are_exact() {
         let told = alerts.iter().filter(|alert| alert.rule() == kind).count();
         assert_eq!(told, needles as usize, "alerts of rule {kind}");
     }
+    let parent = [harness::own_name(), std::process::id().to_string()];
+    let lives: Vec<_> = alerts.iter().filter(|alert| alert.rule() == "life").collect();
+    assert_eq!(lives.len(), needles as usize, "programs that were told");
+    for (number, alert) in lives.iter().enumerate() {
+        assert_eq!(alert.field("proc.args"), Some(number.to_string()), "programs are told in order");
+        let got = ["proc.pname", "proc.ppid"].map(|field| alert.field(field).unwrap_or_default());
+        assert_eq!(got, parent, "parent of program {number}");
+    }
+    let state = ["exec", "fork", "exit"].map(|event| format!("event=\"{event}\""));
+    let losses = metrics.lines().filter(|line| line.starts_with("gyrfalcon_sensor_kernel_losses_total"));
+    let losses: Vec<_> =
+        losses.filter(|line| !line.ends_with(" 0") && state.iter().any(|event| line.contains(event))).collect();
+    assert!(losses.is_empty(), "records of processes were lost: {losses:?}");
     if lost > 0 {
         let told = sensor.expect("that events were lost", |alert| {
             alert.rule() == "Falco internal: syscall event drop" && !alert.has("n_drops", "0")
