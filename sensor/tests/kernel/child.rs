@@ -19,6 +19,7 @@ use std::{
 };
 
 use abi::syscalls::{GENERIC, NONE, SYSCALLS};
+use nix::mount::{MsFlags, mount};
 
 use crate::{evasion, flood, harness::Helper, reload, rows, storm};
 
@@ -38,6 +39,7 @@ pub fn play() -> Option<ExitCode> {
         ("markers", [folder, rate]) => reload::play(folder, rate),
         ("storm", [program, first, count]) => storm::play(program, first, count),
         ("flood", [path, count]) => flood::play(path, count),
+        ("where-names-are", [hosts, servers, program, args @ ..]) => enter(hosts, servers, program, args),
         ("evade", [group, way, folder]) => evasion::play(group, way, folder),
         ("race", [race, folder]) => evasion::play_race(race, folder),
         ("exec-from-thread", [program]) => exec_from_thread(program),
@@ -68,6 +70,24 @@ pub fn command_below(folder: &Path, parent: &str, name: &str, part: &[&str]) -> 
     let mut args = vec!["parent", program.as_str()];
     args.extend(part);
     command(folder, parent, &args)
+}
+
+/// A command that becomes another program where these are the tables of hosts and of name servers.
+pub fn where_names_are(hosts: &Path, servers: &Path, program: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command.args([PLAY, "where-names-are"]).arg(hosts).arg(servers).arg(program);
+    command
+}
+
+/// Becomes a program in a mount namespace of its own.
+fn enter(hosts: &str, servers: &str, program: &str, args: &[String]) {
+    let none: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root's right");
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
+    for (table, path) in [(hosts, "/etc/hosts"), (servers, "/etc/resolv.conf")] {
+        mount(Some(table), path, none, MsFlags::MS_BIND, none).expect("a file of this host");
+    }
+    panic!("cannot become {program}: {}", Command::new(program).args(args).exec());
 }
 
 /// Starts a part and waits for it.

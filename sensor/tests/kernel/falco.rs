@@ -7,8 +7,10 @@
 mod cases;
 mod chain;
 mod room;
+mod runtime;
 mod steps;
 mod traps;
+mod triggers;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -35,7 +37,7 @@ pub fn trials() -> Vec<Trial> {
     let first =
         trial("official rules: every case raises its rule, matched by the first rule", NEEDS, || fires("first"));
     let silence = trial("official rules: programs that may read passwords raise nothing", HOST, stays_silent);
-    [all, first, silence].into_iter().chain(traps::trials()).collect()
+    [all, first, silence].into_iter().chain(triggers::trials()).chain(traps::trials()).collect()
 }
 
 /// Puts the variable that marks a process of a case into every alert, and where it ran.
