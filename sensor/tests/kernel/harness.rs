@@ -379,19 +379,6 @@ pub fn wait_for(process: &mut Child, longest: Duration) -> Option<std::process::
     }
 }
 
-/// Waits for the end of a process that is not our child.
-pub fn wait_for_end(pid: &str) -> bool {
-    let deadline = Instant::now() + LONG;
-    let process = Path::new("/proc").join(pid);
-    while process.exists() {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    true
-}
-
 /// A process that is killed when the case is over, whatever becomes of it.
 pub struct Helper(pub Child);
 

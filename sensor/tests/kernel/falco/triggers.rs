@@ -219,7 +219,8 @@ fn fires() {
     let official = official();
     // Rulesets of other versions may lack some.
     let triggers: Vec<Trigger> = triggers().into_iter().filter(|one| official.contains(one.rule)).collect();
-    let mut options = vec!["--append-output", APPENDED, "--rule-matching", "all", "--cri", &address];
+    let mut options =
+        vec!["--append-output", APPENDED, "--rule-matching", "all", "--ring-mib", "32", "--cri", &address];
     for trigger in &triggers {
         options.extend(["--enable", trigger.rule]);
     }
