@@ -125,6 +125,8 @@ The names that `evt.type` knows are Falco's. These are collected:
 * A rule for every event type is given all calls with a row but those that read and write, as in Falco.
 * Of what is read, written, sent and received an event has the first 80 bytes (`--snaplen`).
 * `sendmmsg` and `recvmmsg` are one event each, with the data of the first message; Falco makes one for each message.
+* What a program does through an io_uring is no system call: opens and connections of a ring are no events. That it has a ring
+  is: `io_uring_setup`, `io_uring_enter`, `io_uring_register`.
 * What is not collected is empty: `vm_rss`, `vm_swap`, `cgroups`; the descriptors of `poll`; signal masks.
 * 32-bit programs are seen: by their own numbers, in all forms of a call, and through `socketcall`, whose `send` and
   `recv` are reported as `sendto` and `recvfrom`.

@@ -19,6 +19,7 @@ use std::{
 };
 
 use abi::syscalls::{GENERIC, NONE, SYSCALLS};
+use nix::mount::{MsFlags, mount};
 
 use crate::{evasion, flood, harness::Helper, reload, rows, storm};
 
@@ -38,6 +39,8 @@ pub fn play() -> Option<ExitCode> {
         ("markers", [folder, rate]) => reload::play(folder, rate),
         ("storm", [program, first, count]) => storm::play(program, first, count),
         ("flood", [path, count]) => flood::play(path, count),
+        ("shim", [program, args @ ..]) => shim(program, args),
+        ("where-names-are", [hosts, servers, program, args @ ..]) => enter(hosts, servers, program, args),
         ("evade", [group, way, folder]) => evasion::play(group, way, folder),
         ("race", [race, folder]) => evasion::play_race(race, folder),
         ("exec-from-thread", [program]) => exec_from_thread(program),
@@ -68,6 +71,31 @@ pub fn command_below(folder: &Path, parent: &str, name: &str, part: &[&str]) -> 
     let mut args = vec!["parent", program.as_str()];
     args.extend(part);
     command(folder, parent, &args)
+}
+
+/// Starts a program, and is the parent of all that it leaves behind, until they end.
+fn shim(program: &str, args: &[String]) {
+    nix::sys::prctl::set_child_subreaper(true).expect("a property of this process");
+    assert!(Command::new(program).args(args).status().expect("a program").success(), "{program} failed");
+    while nix::sys::wait::wait().is_ok() {}
+}
+
+/// A command that becomes another program where these are the tables of hosts and of name servers.
+pub fn where_names_are(hosts: &Path, servers: &Path, program: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command.args([PLAY, "where-names-are"]).arg(hosts).arg(servers).arg(program);
+    command
+}
+
+/// Becomes a program in a mount namespace of its own.
+fn enter(hosts: &str, servers: &str, program: &str, args: &[String]) {
+    let none: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root's right");
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
+    for (table, path) in [(hosts, "/etc/hosts"), (servers, "/etc/resolv.conf")] {
+        mount(Some(table), path, none, MsFlags::MS_BIND, none).expect("a file of this host");
+    }
+    panic!("cannot become {program}: {}", Command::new(program).args(args).exec());
 }
 
 /// Starts a part and waits for it.
@@ -268,6 +296,13 @@ pub fn own(fd: i64) -> OwnedFd {
     assert!(fd >= 0, "no descriptor: {fd}");
     // SAFETY: the descriptor is open, and only the caller, who made it, knows of it.
     unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).expect("descriptors are small")) }
+}
+
+/// Has a ring do one thing, and waits for it. What the entry points to must be there until then.
+pub fn submit(ring: &mut io_uring::IoUring, entry: &io_uring::squeue::Entry) {
+    // SAFETY: the entries of the cases point to memory that they hold until this returns.
+    unsafe { ring.submission().push(entry) }.expect("room for one");
+    ring.submit_and_wait(1).expect("a ring that works");
 }
 
 const NR32_GETPID: i32 = 20;

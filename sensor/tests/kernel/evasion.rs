@@ -8,6 +8,7 @@
 mod paths;
 mod programs;
 mod races;
+mod rings;
 
 use std::{
     fs,
@@ -49,7 +50,7 @@ struct Group {
     rules: &'static str,
 }
 
-const GROUPS: &[Group] = &[paths::GROUP, programs::GROUP];
+const GROUPS: &[Group] = &[paths::GROUP, programs::GROUP, rings::GROUP];
 
 /// The trials.
 pub fn trials() -> Vec<Trial> {

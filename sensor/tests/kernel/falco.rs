@@ -8,8 +8,10 @@ mod cases;
 mod chain;
 mod crowd;
 mod room;
+mod runtime;
 mod steps;
 mod traps;
+mod triggers;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -36,7 +38,8 @@ pub fn trials() -> Vec<Trial> {
     let first =
         trial("official rules: every case raises its rule, matched by the first rule", NEEDS, || fires("first"));
     let silence = trial("official rules: programs that may read passwords raise nothing", HOST, stays_silent);
-    [all, first, silence].into_iter().chain(traps::trials()).chain(crowd::trials()).collect()
+    let others = triggers::trials().into_iter().chain(traps::trials()).chain(crowd::trials());
+    [all, first, silence].into_iter().chain(others).collect()
 }
 
 /// Puts the variable that marks a process of a case into every alert, and where it ran.

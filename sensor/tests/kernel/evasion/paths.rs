@@ -174,19 +174,19 @@ fn proc_root(t: &Stage) -> Vec<Value> {
 }
 
 fn root_of_another(t: &Stage) -> Vec<Value> {
-    let (child, _pipe) = waiting(|| nix::unistd::chroot(Path::new(&t.path(""))).expect("root's right"));
+    let (child, pipe) = waiting(|| nix::unistd::chroot(Path::new(&t.path(""))).expect("root's right"));
     let told = by(t, &format!("/proc/{child}/root/secret"));
-    drop(_pipe);
+    drop(pipe);
     nix::sys::wait::waitpid(child, None).expect("our child");
     told
 }
 
 fn cwd_of_another(t: &Stage) -> Vec<Value> {
-    let (child, _pipe) = waiting(|| std::env::set_current_dir(t.path("dir")).expect("a folder on the stage"));
+    let (child, pipe) = waiting(|| std::env::set_current_dir(t.path("dir")).expect("a folder on the stage"));
     // Through the link of /proc, then upwards: the text says something else.
     let raw = format!("/proc/{child}/cwd/../secret");
     let told = vec![t.got("openat", openat(&raw), &raw, &format!("/proc/{child}/secret"))];
-    drop(_pipe);
+    drop(pipe);
     nix::sys::wait::waitpid(child, None).expect("our child");
     told
 }

@@ -5,7 +5,10 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -45,8 +48,28 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 /// What a privileged one may do besides, as far as it is ours to give.
-const PRIVILEGED: [&str; 6] =
-    ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG", "CAP_IPC_LOCK"];
+const PRIVILEGED: [&str; 7] = [
+    "CAP_SYS_ADMIN",
+    "CAP_NET_ADMIN",
+    "CAP_SYS_PTRACE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_SYSLOG",
+    "CAP_IPC_LOCK",
+    "CAP_SYS_MODULE",
+];
+
+/// Where something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// On the host.
+    Host,
+    /// In an ordinary container.
+    Ordinary,
+    /// In one that may do more.
+    Privileged,
+    /// In one that has a terminal.
+    Terminal,
+}
 
 /// What all cases share.
 pub struct Room {
@@ -130,12 +153,22 @@ impl Room {
 
     /// Plays a case in a container of its own, and returns the container's id.
     pub fn in_container(&self, case: &Case, mark: &str, privileged: bool) -> Result<String, String> {
-        self.contained(plan(case, mark), mark, privileged)
+        self.contained(plan(case, mark), mark, if privileged { Kind::Privileged } else { Kind::Ordinary })
+    }
+
+    /// Has a chain of processes take steps somewhere; the container's id, if it is one.
+    pub fn perform_in(&self, kind: Kind, chain: &Value, steps: &Value, mark: &str) -> Result<Option<String>, String> {
+        match kind {
+            Kind::Host => self.perform(chain, steps, mark).map(|()| None),
+            Kind::Ordinary | Kind::Privileged | Kind::Terminal => {
+                self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, kind).map(Some)
+            }
+        }
     }
 
     /// Has a chain of processes take steps in an ordinary container of its own.
     pub fn perform_contained(&self, chain: &Value, steps: &Value, mark: &str) -> Result<(), String> {
-        self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, false).map(drop)
+        self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, Kind::Ordinary).map(drop)
     }
 
     /// Has a shell run a script in an ordinary container of its own. Its full id is told before it starts, and returned
@@ -143,11 +176,11 @@ impl Room {
     pub fn shell_contained(&self, script: &str, mark: &str, starts: impl FnOnce(&str)) -> Result<String, String> {
         let container = Overlay::new(self.folder.path(), mark)?;
         starts(&container.id);
-        container.run(&["/usr/bin/sh", "-c", script], &[], &[], false)?;
+        container.run(&["/usr/bin/sh", "-c", script], &[], &[], Kind::Ordinary)?;
         Ok(container.id.clone())
     }
 
-    fn contained(&self, mut plan: Value, mark: &str, privileged: bool) -> Result<String, String> {
+    fn contained(&self, mut plan: Value, mark: &str, kind: Kind) -> Result<String, String> {
         let container = Overlay::new(self.folder.path(), mark)?;
         plan["agent"] = format!("{INSIDE}/agent").into();
         plan["links"] = "/tmp".into();
@@ -156,7 +189,7 @@ impl Room {
         let folder = container.bundle.join("plan");
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         harness::write(&folder, "plan.json", &plan.to_string());
-        container.play(self, &plan, mark, privileged)?;
+        container.play(self, &plan, mark, kind)?;
         Ok(container.id[..12].to_owned())
     }
 }
@@ -197,7 +230,7 @@ impl Overlay {
     }
 
     /// Plays a plan, which lies in the container's folder.
-    fn play(&self, room: &Room, plan: &Value, mark: &str, privileged: bool) -> Result<(), String> {
+    fn play(&self, room: &Room, plan: &Value, mark: &str, kind: Kind) -> Result<(), String> {
         let name = plan["chain"][0]["name"].as_str().ok_or("a chain begins with a name")?;
         // Only a link lies in the upper layer; the program itself does not.
         symlink(format!("{INSIDE}/agent"), self.bundle.join("rootfs/tmp").join(name))
@@ -205,22 +238,26 @@ impl Overlay {
         let env = [format!("{PLAN}={INSIDE}/plan/plan.json"), "GYR_AT=0".to_owned(), format!("GYR_MARK={mark}")];
         let plans = self.bundle.join("plan").display().to_string();
         let mounts = [bind(&room.program.display().to_string(), "/opt/gyr/agent"), bind(&plans, "/opt/gyr/plan")];
-        self.run(&[&format!("/tmp/{name}")], &env, &mounts, privileged)
+        self.run(&[&format!("/tmp/{name}")], &env, &mounts, kind)
     }
 
     /// Runs a program to its end, with these variables and mounts besides the usual ones.
-    fn run(&self, args: &[&str], env: &[String], mounts: &[Value], privileged: bool) -> Result<(), String> {
+    fn run(&self, args: &[&str], env: &[String], mounts: &[Value], kind: Kind) -> Result<(), String> {
         let status = fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
         let own = status.lines().find_map(|line| line.strip_prefix("CapPrm:")).unwrap_or_default();
         let own = u64::from_str_radix(own.trim(), 16).map_err(|error| error.to_string())?;
         let ours = |name: &&&str| number(name).is_some_and(|bit| own & 1 << bit != 0);
-        let more = PRIVILEGED.iter().filter(|_| privileged).filter(ours);
+        let more = PRIVILEGED.iter().filter(|_| kind == Kind::Privileged).filter(ours);
         let capabilities: Vec<_> = CAPABILITIES.iter().chain(more).collect();
         let usual = [
             json!({ "destination": "/proc", "type": "proc", "source": "proc" }),
             json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"] }),
         ];
         let mut mounts: Vec<_> = usual.iter().chain(mounts).cloned().collect();
+        if kind == Kind::Terminal {
+            let options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+            mounts.push(json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options }));
+        }
         for name in USR.iter().map(|name| format!("/usr/{name}")).chain(["/lib".to_owned(), "/lib64".to_owned()]) {
             let name = name.as_str();
             if Path::new(name).is_dir() && !Path::new(name).is_symlink() {
@@ -235,7 +272,7 @@ impl Overlay {
             "root": { "path": "rootfs", "readonly": false },
             "hostname": &self.id[..12],
             "process": {
-                "terminal": false, "user": { "uid": 0, "gid": 0 }, "args": args, "cwd": "/tmp", "env": env,
+                "terminal": kind == Kind::Terminal, "user": { "uid": 0, "gid": 0 }, "args": args, "cwd": "/tmp", "env": env,
                 "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
             },
             "mounts": mounts,
@@ -243,8 +280,21 @@ impl Overlay {
         });
         harness::write(&self.bundle, "config.json", &config.to_string());
         let mut command = self.runc();
-        command.args(["run", "--bundle"]).arg(&self.bundle).arg(&self.id);
-        wait(Helper::start(command.stdout(Stdio::null()).stderr(Stdio::null())))
+        command.args(["run", "--bundle"]).arg(&self.bundle);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        if kind != Kind::Terminal {
+            return wait(Helper::start(command.arg(&self.id)));
+        }
+        // The master of the terminal stays open as long as it lies unread in this socket.
+        let console = self.bundle.join("console.sock");
+        let _master = UnixListener::bind(&console).map_err(|error| error.to_string())?;
+        command.args(["--detach", "--console-socket"]).arg(&console).arg(&self.id);
+        // runc does not stay; who does, on a node, is the shim.
+        let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        let part: Vec<&str> = ["shim"].into_iter().chain(words.iter().map(AsRef::as_ref)).collect();
+        let mut shim = child::command(&self.bundle, "containerd-shim", &part);
+        wait(Helper::start(shim.stdout(Stdio::null()).stderr(Stdio::null())))
     }
 
     fn runc(&self) -> Command {
@@ -282,6 +332,7 @@ fn number(name: &str) -> Option<u32> {
         "CAP_DAC_READ_SEARCH" => 2,
         "CAP_NET_ADMIN" => 12,
         "CAP_IPC_LOCK" => 14,
+        "CAP_SYS_MODULE" => 16,
         "CAP_SYS_PTRACE" => 19,
         "CAP_SYS_ADMIN" => 21,
         "CAP_SYSLOG" => 34,

@@ -27,7 +27,7 @@ use crate::{
 const AT_FDCWD: i64 = libc::AT_FDCWD as i64;
 
 /// The steps that can be taken here.
-const KNOWN: [&str; 35] = [
+const KNOWN: [&str; 40] = [
     "mkdir",
     "open",
     "openat",
@@ -63,6 +63,11 @@ const KNOWN: [&str; 35] = [
     "truncate",
     "write_mapped",
     "open_by_handle",
+    "init_module",
+    "bpf",
+    "network",
+    "serve",
+    "receive",
 ];
 
 /// Whether a step can be taken here.
@@ -157,7 +162,11 @@ impl Player {
 
     fn take(&mut self, step: &Value, mark: &str, goes_on: bool) {
         let place = placeholder();
-        let text = |value: &Value| value.as_str().unwrap_or_default().replace("$TMP", "/tmp").replace(&place, mark);
+        let last = self.descriptors.last().map_or(-1, std::os::fd::AsRawFd::as_raw_fd).to_string();
+        let text = |value: &Value| {
+            let text = value.as_str().unwrap_or_default().replace("$TMP", "/tmp").replace(&place, mark);
+            text.replace("$FD", &last)
+        };
         let at = |key: &str| text(&step[key]);
         let mode = step["mode"].as_i64().unwrap_or(0o644);
         let op = at("op");
@@ -246,6 +255,27 @@ impl Player {
             "truncate" => call("truncate", &[Text(&at("path")), Int(step["length"].as_i64().unwrap_or(0))]),
             "write_mapped" => self.write_mapped(),
             "open_by_handle" => self.opened(open_by_handle(&at("path"), flags(step))),
+            "init_module" => call("init_module", &[Bytes(b"no module at all"), Int(16), Text("")]),
+            // `BPF_PROG_LOAD` of nothing.
+            "bpf" => call("bpf", &[Int(5), Bytes(&[0; 128]), Int(128)]),
+            "network" => own_network(&at("addr")),
+            "serve" => {
+                let listener = TcpListener::bind(at("addr")).expect("an address of ours");
+                let client = TcpStream::connect(at("addr")).expect("a listener of ours");
+                let _server = listener.accept().expect("a client of ours");
+                self.connection = Some((client, listener));
+                0
+            }
+            "receive" => {
+                let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+                let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("a listener of ours");
+                let (server, _) = listener.accept().expect("a client of ours");
+                let data: Vec<u8> = at("data").as_bytes().chunks(2).map(hex).collect();
+                std::io::Write::write_all(&mut client, &data).expect("a connection");
+                let room = Room::new(&[]);
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&server);
+                call("recvfrom", &[Int(fd.into()), Arg::Room(&room), Int(64), Int(0), Int(0), Int(0)])
+            }
             "dup" | "dup2" | "dup3" => {
                 let client = &self.connection.as_ref().expect("a connection").0;
                 let fd = Int(std::os::fd::AsRawFd::as_raw_fd(client).into());
@@ -346,7 +376,7 @@ impl Player {
     }
 
     /// Starts a command; what this machine lacks is stood in for by this program under that name.
-    fn spawn(&self, words: &[String], step: &Value) -> Child {
+    fn spawn(&mut self, words: &[String], step: &Value) -> Child {
         let (program, args) = words.split_first().expect("a command");
         // The path is looked up here: tries that fail would be events, too.
         let found = if program.contains('/') { Some(Path::new(program).to_owned()) } else { which(program) };
@@ -367,6 +397,9 @@ impl Player {
             command.env(STAND_IN, "1");
         }
         become_user(&mut command, &step["user"]);
+        if step["terminal"] == true {
+            self.descriptors.push(give_terminal(&mut command));
+        }
         for (key, value) in step["env_add"].as_object().into_iter().flatten() {
             command.env(key, value.as_str().unwrap_or_default());
         }
@@ -378,6 +411,54 @@ impl Player {
         }
         command.spawn().expect("a process")
     }
+}
+
+/// A byte in hexadecimal.
+fn hex(digits: &[u8]) -> u8 {
+    u8::from_str_radix(std::str::from_utf8(digits).expect("digits"), 16).expect("digits")
+}
+
+/// Enters a network of its own, whose loopback has an address of the outside world.
+fn own_network(place: &str) -> i64 {
+    const IFF_UP: u16 = 1;
+    const SIOCSIFADDR: i64 = 0x8916;
+    const SIOCSIFFLAGS: i64 = 0x8914;
+    let result = call("unshare", &[Int(libc::CLONE_NEWNET.into())]);
+    assert_eq!(result, 0, "unshare");
+    let socket = own(call("socket", &[Int(libc::AF_INET.into()), Int(libc::SOCK_DGRAM.into()), Int(0)]));
+    let fd = Int(std::os::fd::AsRawFd::as_raw_fd(&socket).into());
+    let address = place.parse::<std::net::SocketAddrV4>().expect("IP:PORT").ip().octets();
+    let family = u16::try_from(libc::AF_INET).expect("small").to_ne_bytes();
+    // `struct ifreq`: a name of sixteen bytes, then what is set.
+    let request = |value: &[u8]| {
+        let mut bytes = [0; 40];
+        bytes[..2].copy_from_slice(b"lo");
+        bytes[16..16 + value.len()].copy_from_slice(value);
+        bytes
+    };
+    let up = request(&IFF_UP.to_ne_bytes());
+    let named = request(&[&family[..], &[0; 2], &address].concat());
+    let done = call("ioctl", &[fd, Int(SIOCSIFFLAGS), Bytes(&up)]);
+    done.min(call("ioctl", &[fd, Int(SIOCSIFADDR), Bytes(&named)]))
+}
+
+/// Gives a command a session and a terminal of its own; its other end.
+fn give_terminal(command: &mut Command) -> OwnedFd {
+    const TIOCSPTLCK: i64 = 0x4004_5431;
+    const TIOCGPTN: i64 = 0x8004_5430;
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master = own(call("openat", &[Int(AT_FDCWD), Text("/dev/ptmx"), Int(flags.into()), Int(0)]));
+    let fd = Int(std::os::fd::AsRawFd::as_raw_fd(&master).into());
+    let (unlock, number) = (Room::new(&[0; 4]), Room::new(&[0; 4]));
+    assert_eq!(call("ioctl", &[fd, Int(TIOCSPTLCK), Arg::Room(&unlock)]), 0, "a terminal");
+    assert_eq!(call("ioctl", &[fd, Int(TIOCGPTN), Arg::Room(&number)]), 0, "a terminal");
+    let path = format!("/dev/pts/{}", number.int(0));
+    before_exec(command, move || {
+        call("setsid", &[]);
+        // The first terminal that the leader of a session opens is the session's.
+        call("openat", &[Int(AT_FDCWD), Text(&path), Int(libc::O_RDWR.into()), Int(0)]);
+    });
+    master
 }
 
 /// Asks for a socket past `socket(2)`.
