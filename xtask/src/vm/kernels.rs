@@ -248,16 +248,18 @@ mod tests {
 
     #[test]
     fn a_kernel_lies_in_boot_or_beside_its_modules() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         let (root, boot, modules) =
             (folder.path(), folder.path().join("boot"), folder.path().join("lib/modules/7.3-amd64"));
-        fs::create_dir_all(&modules).unwrap();
-        assert!(packed(root, "7.3-amd64").unwrap_err().to_string().contains("lib/modules/7.3-amd64/vmlinuz"));
-        fs::write(modules.join("vmlinuz"), "").unwrap();
-        assert_eq!(packed(root, "7.3-amd64").unwrap(), modules.join("vmlinuz"));
-        fs::create_dir(&boot).unwrap();
-        fs::write(boot.join("vmlinuz-7.3-amd64"), "").unwrap();
-        assert_eq!(packed(root, "7.3-amd64").unwrap(), boot.join("vmlinuz-7.3-amd64"));
+        fs::create_dir_all(&modules).expect("a folder of ours");
+        assert!(
+            packed(root, "7.3-amd64").expect_err("there is none").to_string().contains("lib/modules/7.3-amd64/vmlinuz")
+        );
+        fs::write(modules.join("vmlinuz"), "").expect("a folder of ours");
+        assert_eq!(packed(root, "7.3-amd64").expect("a kernel"), modules.join("vmlinuz"));
+        fs::create_dir(&boot).expect("a folder of ours");
+        fs::write(boot.join("vmlinuz-7.3-amd64"), "").expect("a folder of ours");
+        assert_eq!(packed(root, "7.3-amd64").expect("a kernel"), boot.join("vmlinuz-7.3-amd64"));
     }
 
     #[test]
