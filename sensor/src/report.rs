@@ -93,7 +93,7 @@ pub fn losses(counts: &Counts, counters: &Counters) {
         warn!(
             cause = "recursion",
             count = counts.recursion_misses,
-            "lost in the kernel: a program was interrupted by itself"
+            "lost in the kernel: the program was interrupted, and under way on that processor"
         );
     }
 }

@@ -49,7 +49,11 @@ fn page() -> String {
     page += LOSSES;
     let kernel = KernelCounter::ALL.iter().filter(|counter| counter.is_loss());
     let kernel = kernel.map(|counter| (counter.label(), "kernel", kernel_doc(*counter)));
-    let missed = [("recursion", "kernel", "A program was interrupted by itself: the kernel skipped the event.")];
+    let missed = [(
+        "recursion",
+        "kernel",
+        "The program was under way on that processor, interrupted by itself or, since Linux 7.0, preempted: the kernel skipped the event.",
+    )];
     let sensor = Loss::ALL.iter().map(|loss| (loss.label(), "sensor", loss.doc()));
     let spool = loss::Loss::ALL.iter().map(|loss| (loss.label(), "spool", loss.doc()));
     for (label, place, doc) in kernel.chain(missed).chain(sensor).chain(spool) {

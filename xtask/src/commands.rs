@@ -51,7 +51,7 @@ const ROWS: &[Row] = &[
             let versions = Version::ALL.map(Version::name).into_iter().chain(["all"]).collect::<Vec<_>>();
             let vm = Arg::new("vm").long("vm").value_name("VERSION").value_delimiter(',').value_parser(versions);
             command
-                .arg(vm.help("On this kernel of Debian's, in QEMU; takes minutes to an hour for each"))
+                .arg(vm.help("On this kernel of Debian's, in QEMU; takes a quarter of an hour for each without KVM"))
                 .arg(rest("filter", "Only cases whose names contain one of these"))
         },
         run: kernel_test,

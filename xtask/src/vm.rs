@@ -13,11 +13,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use guest::{Accelerator, Outcome};
 pub use kernels::Version;
 
 use crate::checkout::{self, Checkout, SENSOR};
 use crate::kernel_test::{self, TARGET};
-use crate::tally::Tally;
 use crate::{apt, process, rooted};
 
 /// Programs that are needed, with the Debian packages they are in.
@@ -40,20 +40,47 @@ pub fn run(checkout: &Checkout, object: &Path, versions: &[Version], filters: &[
     }
     apt::ensure(&NEEDS, "for guests with other kernels; about 100 MB")?;
     kernel_test::install_needs();
-    let program = rooted::build(checkout, &["test", "--workspace", "--test", TARGET], TARGET, object)?;
+    let build = ["test", "--release", "--package", SENSOR, "--test", TARGET];
+    let program = rooted::build(checkout, &build, TARGET, object)?;
     let folder = package.manifest.parent().context("a manifest without a folder")?;
     let cache = checkout::cache()?.join("kernels");
-    let mut rows: Vec<(String, Tally)> = Vec::new();
+    let accelerator = Accelerator::best();
+    let mut rows = Vec::new();
     for version in versions {
-        let kernel = kernels::fetch(&cache, *version)?;
-        let initrd = initrd::make(&kernel)?;
-        process::announce(format_args!("booting Linux {} in QEMU", kernel.release));
-        let tally = guest::run(&kernel, &initrd, folder, &program, filters)?;
-        rows.push((kernel.release, tally));
+        let outcome = on(accelerator, &cache, *version, folder, &program, filters);
+        if let Err(error) = &outcome {
+            process::announce(format_args!("{}: {error:#}", version.name()));
+        }
+        rows.push((version, outcome));
     }
     println!();
-    for (release, tally) in &rows {
-        println!("Linux {release}: {tally}");
+    let mut well = true;
+    for (version, outcome) in rows {
+        let Ok((release, outcome)) = outcome else {
+            println!("Linux {}: no result, see above", version.name());
+            well = false;
+            continue;
+        };
+        let (tally, took) = (outcome.tally, outcome.took.as_secs());
+        println!("Linux {release}: {tally}, in {} min {:02} s by {}", took / 60, took % 60, accelerator.name());
+        outcome.ignored.iter().for_each(|case| println!("    {case}"));
+        well &= tally.failed == 0 && tally.passed > 0;
     }
-    Ok(rows.iter().all(|(_, tally)| tally.failed == 0 && tally.passed > 0))
+    Ok(well)
+}
+
+/// Runs them on one kernel; its release, and how they ended.
+fn on(
+    accelerator: Accelerator,
+    cache: &Path,
+    version: Version,
+    folder: &Path,
+    program: &Path,
+    filters: &[String],
+) -> Result<(String, Outcome)> {
+    let kernel = kernels::fetch(cache, version)?;
+    let initrd = initrd::make(&kernel)?;
+    process::announce(format_args!("booting Linux {} in QEMU, by {}", kernel.release, accelerator.name()));
+    let outcome = guest::run(accelerator, &kernel, &initrd, folder, program, filters)?;
+    Ok((kernel.release, outcome))
 }

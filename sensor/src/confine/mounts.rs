@@ -5,6 +5,8 @@
 //! /sys, and without devices and without execution nothing on any mount is a way out. It takes `CAP_SYS_ADMIN`, which is
 //! given up right after; a container that lacks it has its own read-only root.
 
+mod each;
+
 use std::{
     env,
     ffi::CString,
@@ -40,8 +42,8 @@ pub enum MountError {
         #[source]
         source: nix::Error,
     },
-    /// `mount_setattr` is there since Linux 5.12.
-    #[error("cannot change {} (mount_setattr, Linux 5.12)", folder.display())]
+    /// The kernel, or what watches over it, refused.
+    #[error("cannot change mounts at {}", folder.display())]
     Change {
         /// The mount.
         folder: PathBuf,
@@ -74,6 +76,13 @@ pub fn folders(files: &[PathBuf]) -> Vec<PathBuf> {
 
 /// Makes everything read-only to this thread and those that it starts, except these folders.
 pub fn read_only_but(folders: &[PathBuf]) -> Result<(), MountError> {
+    by(change, folders)
+}
+
+/// Sets and clears attributes of all mounts at and below a folder.
+type Change = fn(&Path, MsFlags, MsFlags) -> io::Result<()>;
+
+fn by(change: Change, folders: &[PathBuf]) -> Result<(), MountError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(MountError::Namespace)?;
     const NONE: Option<&str> = None;
     // What the host mounts later arrives here; nothing goes the other way.
@@ -83,14 +92,17 @@ pub fn read_only_but(folders: &[PathBuf]) -> Result<(), MountError> {
         let bound = mount(Some(folder), folder, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE);
         bound.map_err(|source| MountError::Bind { folder: folder.clone(), source })?;
     }
-    let nothing = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOSUID;
-    change(Path::new("/"), nothing, 0)?;
+    let change = |folder: &Path, set, clear| {
+        change(folder, set, clear).map_err(|source| MountError::Change { folder: folder.to_owned(), source })
+    };
+    let nothing = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID;
+    change(Path::new("/"), nothing, MsFlags::empty())?;
     for folder in folders {
-        let device = if folder.starts_with("/dev") { libc::MOUNT_ATTR_NODEV } else { 0 };
-        change(folder, 0, libc::MOUNT_ATTR_RDONLY | device)?;
+        let device = if folder.starts_with("/dev") { MsFlags::MS_NODEV } else { MsFlags::empty() };
+        change(folder, MsFlags::empty(), MsFlags::MS_RDONLY | device)?;
     }
     for device in &random {
-        change(device, 0, libc::MOUNT_ATTR_NODEV)?;
+        change(device, MsFlags::empty(), MsFlags::MS_NODEV)?;
     }
     // The working directory is what it was before its folder was mounted onto itself: enter it anew.
     if let Ok(here) = env::current_dir() {
@@ -99,11 +111,17 @@ pub fn read_only_but(folders: &[PathBuf]) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Sets and clears attributes of all mounts below a folder.
-fn change(folder: &Path, set: u64, clear: u64) -> Result<(), MountError> {
-    let failed = |source| MountError::Change { folder: folder.to_owned(), source };
-    let path = CString::new(folder.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+/// All at once, which takes Linux 5.12; before that, one after the other.
+fn change(folder: &Path, set: MsFlags, clear: MsFlags) -> io::Result<()> {
+    match at_once(folder, set, clear) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => each::change(folder, set, clear),
+        done => done,
+    }
+}
+
+fn at_once(folder: &Path, set: MsFlags, clear: MsFlags) -> io::Result<()> {
+    let path = CString::new(folder.as_os_str().as_bytes())?;
+    let attributes = libc::mount_attr { attr_set: bits(set), attr_clr: bits(clear), propagation: 0, userns_fd: 0 };
     // SAFETY: the kernel reads a C string and a struct whose size it is told; both live until the call returns.
     let result = unsafe {
         libc::syscall(
@@ -115,7 +133,18 @@ fn change(folder: &Path, set: u64, clear: u64) -> Result<(), MountError> {
             size_of::<libc::mount_attr>(),
         )
     };
-    if result == 0 { Ok(()) } else { Err(failed(io::Error::last_os_error())) }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The attributes that this module changes, as `mount_setattr` has them.
+fn bits(flags: MsFlags) -> u64 {
+    let pairs = [
+        (MsFlags::MS_RDONLY, libc::MOUNT_ATTR_RDONLY),
+        (MsFlags::MS_NOSUID, libc::MOUNT_ATTR_NOSUID),
+        (MsFlags::MS_NODEV, libc::MOUNT_ATTR_NODEV),
+        (MsFlags::MS_NOEXEC, libc::MOUNT_ATTR_NOEXEC),
+    ];
+    pairs.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, (_, bit)| all | bit)
 }
 
 #[cfg(test)]
@@ -126,14 +155,24 @@ mod tests {
 
     /// Without the rights there is nothing to try.
     #[test]
-    fn of_all_devices_only_random_numbers_can_be_read() {
-        let tried = std::thread::spawn(|| match read_only_but(&[]) {
-            Err(MountError::Namespace(_)) => None,
-            done => Some((done.map_err(|error| error.to_string()), RANDOM.map(read), read("/dev/zero"))),
-        });
-        let read_all = [Ok(8), Ok(8)];
-        if let Some(tried) = tried.join().expect("a thread") {
-            assert_eq!(tried, (Ok(()), read_all, Err(io::ErrorKind::PermissionDenied)));
+    fn only_the_folders_can_be_written_and_of_devices_only_random_numbers_read() {
+        for change in [change as Change, each::change] {
+            let place = tempfile::tempdir().expect("a folder");
+            let inside = place.path().canonicalize().expect("a folder");
+            let outside = tempfile::tempdir().expect("a folder");
+            let (file, other) = (inside.join("file"), outside.path().join("file"));
+            let tried = std::thread::spawn(move || match by(change, &[inside]) {
+                Err(MountError::Namespace(_)) => None,
+                done => {
+                    let write = |path: PathBuf| fs::write(path, "text").map_err(|error| error.kind());
+                    let reads = (RANDOM.map(read), read("/dev/zero"));
+                    Some((done.map_err(|error| error.to_string()), write(file), write(other), reads))
+                }
+            });
+            let reads = ([Ok(8), Ok(8)], Err(io::ErrorKind::PermissionDenied));
+            if let Some(tried) = tried.join().expect("a thread") {
+                assert_eq!(tried, (Ok(()), Ok(()), Err(io::ErrorKind::ReadOnlyFilesystem), reads));
+            }
         }
     }
 

@@ -134,7 +134,8 @@ pub struct Counts {
     pub events: Vec<(&'static str, KernelCounts)>,
     /// What each CPU lost, as far as it lost anything.
     pub losses: Vec<KernelLoss>,
-    /// Events that the kernel skipped because a program was interrupted by itself.
+    /// Events that the kernel skipped because the program was under way on that processor: interrupted by itself or, since
+    /// Linux 7.0, preempted.
     pub recursion_misses: u64,
 }
 

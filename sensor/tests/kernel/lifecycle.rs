@@ -166,7 +166,9 @@ fn with_hanging_sink(folder: &Path) -> (Sensor, TcpListener) {
         harness::run(&program, &[]);
     }
     sensor.fence();
-    assert_eq!(sensor.all().len(), 20, "a hanging sink must not hold up another");
+    // The sensor's own alert about drops may be there as well.
+    let told = sensor.all().iter().filter(|alert| alert.rule() == "a program ran").count();
+    assert_eq!(told, 20, "a hanging sink must not hold up another");
     (sensor, listener)
 }
 

@@ -20,6 +20,8 @@ pub enum Need {
     Program(&'static str),
     /// A kernel that takes 32-bit system calls.
     Calls32,
+    /// A kernel that makes sockets for io_uring, which is there since Linux 5.19 and can be switched off.
+    SocketsByRing,
     /// The folder of Falco's rules.
     OfficialRules,
     /// The folder of conformance data.
@@ -34,6 +36,9 @@ impl Need {
             Self::Tracing => TRACING.get_or_init(no_tracing).clone(),
             Self::Program(name) => which(name).is_none().then(|| format!("there is no {name} on the path")),
             Self::Calls32 => (!child::takes_calls32()).then(|| "this kernel takes no 32-bit system calls".to_owned()),
+            Self::SocketsByRing => {
+                (!makes_sockets_by_ring()).then(|| "this kernel makes no sockets for io_uring (Linux 5.19)".to_owned())
+            }
             Self::OfficialRules => folder("GYRFALCON_FALCO_RULES", "falco_rules.yaml").err(),
             Self::Conformance => folder("GYRFALCON_CONFORMANCE", "evtgen_cases.json").err(),
         }
@@ -43,7 +48,7 @@ impl Need {
     fn is_required(self) -> bool {
         match self {
             Self::Tracing | Self::Program(_) => true,
-            Self::Calls32 | Self::OfficialRules | Self::Conformance => false,
+            Self::Calls32 | Self::SocketsByRing | Self::OfficialRules | Self::Conformance => false,
         }
     }
 }
@@ -73,6 +78,12 @@ fn no_tracing() -> Option<String> {
     let refused = said.lines().find(|line| line.starts_with("no   BTF") || line.starts_with("no   kernel programs"));
     let refused = refused.unwrap_or("doctor found no way to trace");
     (!doctor.status.success()).then(|| refused.trim_start_matches("no ").trim().to_owned())
+}
+
+fn makes_sockets_by_ring() -> bool {
+    let mut probe = io_uring::Probe::new();
+    let asked = io_uring::IoUring::new(2).and_then(|ring| ring.submitter().register_probe(&mut probe));
+    asked.is_ok() && probe.is_supported(io_uring::opcode::Socket::CODE)
 }
 
 /// The path of a program; root's path has the folders for administrators, others' may not.

@@ -21,17 +21,42 @@ const LIMIT: Duration = Duration::from_secs(5400);
 /// How often what the guest has written is shown.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How the tests ended in a guest.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Counts of cases.
+    pub tally: Tally,
+    /// Cases that were not run, with the reasons.
+    pub ignored: Vec<String>,
+    /// From the start of the guest to its end.
+    pub took: Duration,
+}
+
+/// Lines such as `test rows: exec ... ignored, there is no busybox`, without what is the same in all.
+fn ignored(text: &str) -> Vec<String> {
+    let cases = text.lines().filter_map(|line| line.strip_prefix("test ")?.split_once(" ... ignored, "));
+    cases.map(|(name, reason)| format!("{}: {reason}", name.trim_end())).collect()
+}
+
 /// Runs the kernel tests in a guest; shows what they print, and says how they ended.
-pub fn run(kernel: &Kernel, initrd: &Path, folder: &Path, program: &Path, filters: &[String]) -> Result<Tally> {
+pub fn run(
+    accelerator: Accelerator,
+    kernel: &Kernel,
+    initrd: &Path,
+    folder: &Path,
+    program: &Path,
+    filters: &[String],
+) -> Result<Outcome> {
+    let began = Instant::now();
     let share = tempfile::tempdir()?;
     let script = share.path().join("run.sh");
     fs::write(&script, command(folder, program, filters))?;
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-    let mut guest = Guest(qemu(kernel, initrd, share.path()).spawn().context("cannot start QEMU")?);
+    let mut guest = Guest(qemu(accelerator, kernel, initrd, share.path()).spawn().context("cannot start QEMU")?);
     let text = follow(&mut guest.0, &share.path().join("out"))?;
     let tally = text.lines().rev().find_map(Tally::of_line);
     match tally {
-        Some(tally) => Ok(tally),
+        Some(tally) => Ok(Outcome { tally, ignored: ignored(&text), took: began.elapsed() }),
         None => {
             let console = fs::read_to_string(share.path().join("console")).unwrap_or_default();
             let last: Vec<_> = console.lines().rev().take(20).collect();
@@ -66,11 +91,54 @@ fn command(folder: &Path, program: &Path, filters: &[String]) -> String {
     lines.join("\n") + "\n"
 }
 
-fn qemu(kernel: &Kernel, initrd: &Path, share: &Path) -> Command {
+/// What executes a guest's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// QEMU, which translates it.
+    Tcg,
+}
+
+impl Accelerator {
+    /// KVM where the device can be opened and the processor has what it takes. In a virtual machine without nested
+    /// virtualization there may be a device as well, for kernels that were made for it: it interprets others, instruction
+    /// by instruction, which is slower than translation by far.
+    pub fn best() -> Self {
+        let opens = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+        let virtualizes = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| virtualizes(&text));
+        if opens && virtualizes { Self::Kvm } else { Self::Tcg }
+    }
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "emulation (no KVM here that runs any kernel)",
+        }
+    }
+
+    fn args(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            // Page tables of five levels cost every miss one read more.
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"],
+        }
+    }
+}
+
+/// Whether `/proc/cpuinfo` tells of virtualization by the processor.
+fn virtualizes(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().filter_map(|line| line.strip_prefix("flags")?.split_once(':'));
+    flags.flat_map(|(_, flags)| flags.split_whitespace()).any(|flag| matches!(flag, "vmx" | "svm"))
+}
+
+fn qemu(accelerator: Accelerator, kernel: &Kernel, initrd: &Path, share: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     let console = format!("file:{}", share.join("console").display());
     command
-        .args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2"])
+        .args(accelerator.args())
+        .args(["-M", "q35", "-m", "2048", "-smp", "2"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", &console])
         .arg("-kernel")
         .arg(&kernel.image)
@@ -113,6 +181,19 @@ fn follow(guest: &mut Child, out: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_processor_that_virtualizes_says_so() {
+        assert!(virtualizes("model name\t: EPYC\nflags\t\t: fpu svm sse\n"));
+        assert!(virtualizes("flags\t\t: fpu vmx\n"));
+        assert!(!virtualizes("model name\t: no svm\nflags\t\t: fpu vmmcall hypervisor\n"));
+    }
+
+    #[test]
+    fn what_was_ignored_is_told_with_its_reason() {
+        let text = "running 2 tests\ntest rows: a    ... ok\ntest rows: b, c ... ignored, no way\n";
+        assert_eq!(ignored(text), ["rows: b, c: no way"]);
+    }
 
     #[test]
     fn words_of_the_command_stay_words() {

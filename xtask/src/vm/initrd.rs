@@ -12,7 +12,7 @@ use super::kernels::{Kernel, piped, program};
 use crate::process;
 
 /// Modules with all that they need.
-const MODULES: [&str; 4] = ["virtio_pci", "9p", "9pnet_virtio", "overlay"];
+const MODULES: [&str; 5] = ["virtio_pci", "9p", "9pnet_virtio", "overlay", "dummy"];
 
 /// What the guest does first. Mounts are moved, so that / is the overlay itself: user namespaces and pivot_root refuse a
 /// chroot.
@@ -34,7 +34,8 @@ $b cp /stage2 /root/run/stage2
 exec $b switch_root -c /dev/console /root /run/stage2
 "#;
 
-/// What it does then: the file systems that the sensor and its tests look at, and the command.
+/// What it does then: the file systems that the sensor and its tests look at, and the command. A node has its pods on a
+/// disk, whose files have handles, unlike those of the overlay; and it has a way to the world, though here nothing goes out.
 const STAGE2: &str = r#"#!/run/busybox sh
 b=/run/busybox
 $b mount -t securityfs securityfs /sys/kernel/security
@@ -42,7 +43,12 @@ $b mount -t tracefs tracefs /sys/kernel/tracing
 $b mount -t bpf bpf /sys/fs/bpf
 $b mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for c in $($b cat /sys/fs/cgroup/cgroup.controllers); do echo +$c >/sys/fs/cgroup/cgroup.subtree_control; done 2>/dev/null
+$b mkdir -p /var/lib/kubelet
+$b mount -t tmpfs tmpfs /var/lib/kubelet
 $b ip link set lo up
+$b ip link set dummy0 up
+$b ip addr add 192.0.2.2/24 dev dummy0
+$b ip route add default dev dummy0
 $b mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 share /run/guest || { echo "guest: FATAL no share"; $b poweroff -f; }
 $b setsid /run/guest/run.sh >/run/guest/out 2>&1 </dev/null
 echo $? >/run/guest/status

@@ -96,15 +96,20 @@ pub fn fetch(cache: &Path, version: Version) -> Result<Kernel> {
     let release = only_name(&lib)?;
     let mut depmod = Command::new(program("depmod"));
     process::run(depmod.arg("-b").arg(&partial).arg(&release), "listing modules", "install kmod")?;
-    let packed = fs::read_dir(partial.join("boot"))
-        .context("the packages hold no /boot")?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
-        .context("the packages hold no kernel")?;
+    let packed = packed(&partial, &release)?;
     let image = unpacked(&fs::read(&packed)?).context("the kernel is packed in a way that is not known")?;
     fs::write(partial.join("vmlinux"), image)?;
     fs::rename(&partial, &root)?;
     found(&root).context("the kernel is not where it was put")
+}
+
+/// The kernel as a boot loader takes it: in /boot, or beside its modules, as Debian has it since Linux 7.
+fn packed(root: &Path, release: &str) -> Result<PathBuf> {
+    let places = [root.join(format!("boot/vmlinuz-{release}")), root.join("lib/modules").join(release).join("vmlinuz")];
+    match places.iter().find(|place| place.is_file()) {
+        Some(place) => Ok(place.clone()),
+        None => bail!("the packages hold no kernel: neither {} nor {}", places[0].display(), places[1].display()),
+    }
 }
 
 fn found(root: &Path) -> Option<Kernel> {
@@ -239,6 +244,22 @@ mod tests {
         let shown = "Package: linux-image-7.3.4+deb13-amd64\nDepends: dracut | initramfs-tools (>= 0.120), linux-binary-7.3.4 \
                      (= 7.3.4-1), linux-modules-7.3.4 (= 7.3.4-1)\nPre-Depends: linux-base (>= 4.17~)\n";
         assert_eq!(of_kernel(shown), ["linux-binary-7.3.4", "linux-modules-7.3.4"]);
+    }
+
+    #[test]
+    fn a_kernel_lies_in_boot_or_beside_its_modules() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (root, boot, modules) =
+            (folder.path(), folder.path().join("boot"), folder.path().join("lib/modules/7.3-amd64"));
+        fs::create_dir_all(&modules).expect("a folder of ours");
+        assert!(
+            packed(root, "7.3-amd64").expect_err("there is none").to_string().contains("lib/modules/7.3-amd64/vmlinuz")
+        );
+        fs::write(modules.join("vmlinuz"), "").expect("a folder of ours");
+        assert_eq!(packed(root, "7.3-amd64").expect("a kernel"), modules.join("vmlinuz"));
+        fs::create_dir(&boot).expect("a folder of ours");
+        fs::write(boot.join("vmlinuz-7.3-amd64"), "").expect("a folder of ours");
+        assert_eq!(packed(root, "7.3-amd64").expect("a kernel"), boot.join("vmlinuz-7.3-amd64"));
     }
 
     #[test]
