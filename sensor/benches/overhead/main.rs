@@ -30,8 +30,11 @@ use nix::{
     unistd::{Pid, geteuid},
 };
 
-/// The parts, in their order; each says whether its bounds were kept.
-const PARTS: [(&str, fn() -> bool); 4] =
+/// Measures, and says whether its bounds were kept.
+type Part = fn() -> bool;
+
+/// The parts, in their order.
+const PARTS: [(&str, Part); 4] =
     [("added", added::measure), ("alerts", alerts::measure), ("judged", judged::measure), ("rate", rate::measure)];
 
 fn main() -> ExitCode {
