@@ -24,6 +24,8 @@ pub enum Need {
     SocketsByRing,
     /// The folder of Falco's rules.
     OfficialRules,
+    /// Somebody's wish to have many containers come and go: a slow sensor among them can lose what a test waits for.
+    Crowd,
     /// The folder of conformance data.
     Conformance,
 }
@@ -40,6 +42,9 @@ impl Need {
                 (!makes_sockets_by_ring()).then(|| "this kernel makes no sockets for io_uring (Linux 5.19)".to_owned())
             }
             Self::OfficialRules => folder("GYRFALCON_FALCO_RULES", "falco_rules.yaml").err(),
+            Self::Crowd => env::var_os("GYRFALCON_TEST_CONTAINERS").is_none().then(|| {
+                "it wants a machine for itself: GYRFALCON_TEST_CONTAINERS=200 lets so many containers run".to_owned()
+            }),
             Self::Conformance => folder("GYRFALCON_CONFORMANCE", "evtgen_cases.json").err(),
         }
     }
@@ -48,7 +53,7 @@ impl Need {
     fn is_required(self) -> bool {
         match self {
             Self::Tracing | Self::Program(_) => true,
-            Self::Calls32 | Self::SocketsByRing | Self::OfficialRules | Self::Conformance => false,
+            Self::Calls32 | Self::SocketsByRing | Self::Crowd | Self::OfficialRules | Self::Conformance => false,
         }
     }
 }

@@ -34,14 +34,14 @@ use tokio_stream::{StreamExt, wrappers::BroadcastStream};
 use super::{Need, RULESETS, Room, Sensor, folder, harness, trial};
 use crate::health;
 
-const NEEDS: &[Need] = &[Need::Tracing, Need::OfficialRules, Need::Program("runc")];
+const NEEDS: &[Need] = &[Need::Tracing, Need::Crowd, Need::OfficialRules, Need::Program("runc")];
 
 /// The trials.
 pub fn trials() -> Vec<Trial> {
     vec![trial("crowd: events of containers that come and go have facts, and nothing is left of them", NEEDS, crowd)]
 }
 
-/// How many containers come and go: `GYRFALCON_TEST_CONTAINERS`, or two hundred; few in a guest.
+/// How many containers come and go: `GYRFALCON_TEST_CONTAINERS`, such as two hundred; few in a guest.
 fn containers() -> usize {
     let wanted = env::var("GYRFALCON_TEST_CONTAINERS").ok().and_then(|text| text.parse().ok());
     wanted.unwrap_or(if harness::in_guest() { 12 } else { 200 })
@@ -200,7 +200,7 @@ fn crowd() {
     let began = Instant::now();
     let run = |number: usize| -> (String, String) {
         let name = format!("worker-{number}");
-        let announced = number % 2 == 0;
+        let announced = number.is_multiple_of(2);
         let starts = |id: &str| docker.create(id, &name, announced);
         let id = room.shell_contained(SCRIPT, &format!("crowd{number}"), starts).expect("a container");
         if announced {
