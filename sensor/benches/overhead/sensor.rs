@@ -79,8 +79,17 @@ impl Sensor {
 
     /// Resident memory.
     pub fn resident_kib(&self) -> u32 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// Of it, what the sensor has allocated: without pages of files and of the rings.
+    pub fn allocated_kib(&self) -> u32 {
+        self.memory_kib("RssAnon:")
+    }
+
+    fn memory_kib(&self, key: &str) -> u32 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0)
     }
 
