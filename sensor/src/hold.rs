@@ -1,7 +1,14 @@
 //! Records that wait until it is known what container they are of: kept as bytes, in the order in which they came, within
 //! bounds. Pure: it has no clock and judges nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+/// How long the first record of a container waits. A runtime of a busy node answers after seconds (each sandbox is a
+/// write to its database), and a rule of a namespace can't fire for an event without facts: told late is better than not.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What records wait for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,7 +32,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 16 << 20, records: 1 << 16, patience_ns: 2_000_000_000 }
+        Self { bytes: 16 << 20, records: 1 << 16, patience_ns: PATIENCE.as_nanos() as u64 }
     }
 }
 

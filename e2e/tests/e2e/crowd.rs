@@ -137,6 +137,8 @@ fn crowd(cluster: &Cluster) -> Result<()> {
     let alerts = sensor.whole_alerts()?;
     let mut unjustified = BTreeSet::new();
     let (mut events, mut with_facts, mut seen) = (0, 0, BTreeSet::new());
+    // By container: how many events have no facts, and one of them.
+    let mut without = BTreeMap::<&str, (usize, &str)>::new();
     for alert in &alerts {
         let fields = &alert["output_fields"];
         let Some(id) = fields["container.id"].as_str().filter(|id| ids.contains(*id)) else { continue };
@@ -152,7 +154,11 @@ fn crowd(cluster: &Cluster) -> Result<()> {
         let has = ["container.name", "container.image.repository", "k8s.pod.name"]
             .iter()
             .all(|name| fields[name].is_string());
-        with_facts += usize::from(has && fields["k8s.ns.name"] == namespace.name());
+        if has && fields["k8s.ns.name"] == namespace.name() {
+            with_facts += 1;
+        } else {
+            without.entry(id).or_insert((0, alert["output"].as_str().unwrap_or_default())).0 += 1;
+        }
     }
     let expired = sensor.log();
     let expired: Vec<_> = expired.lines().filter(|line| line.contains("hold_") || line.contains("lost=")).collect();
@@ -164,6 +170,6 @@ fn crowd(cluster: &Cluster) -> Result<()> {
     );
     ensure!(unjustified.is_empty(), "{unjustified:#?}");
     ensure!(seen.len() == ids.len(), "{} of {} containers were seen", seen.len(), ids.len());
-    ensure!(with_facts * 10_000 >= events * WITH_FACTS, "{with_facts} of {events} events have facts");
+    ensure!(with_facts * 10_000 >= events * WITH_FACTS, "{with_facts} of {events} events have facts: {without:#?}");
     Ok(())
 }

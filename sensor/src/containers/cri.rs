@@ -23,7 +23,7 @@ pub use generated::*;
 use generated::{image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient};
 
 /// How long one call may take.
-const CALL: Duration = Duration::from_secs(2);
+const CALL: Duration = Duration::from_secs(5);
 
 /// Longest answer in bytes, as the kubelet has it: lists of many containers are long.
 const ANSWER_MAX: usize = 16 << 20;

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// How long one call may take.
-const CALL: Duration = Duration::from_secs(2);
+const CALL: Duration = Duration::from_secs(5);
 
 /// Longest answer in bytes.
 const ANSWER_MAX: usize = 16 << 20;

@@ -22,6 +22,7 @@ use super::{
     runtime::{Happened, Runtime, RuntimeError},
     sockets::Socket,
 };
+use crate::hold::PATIENCE;
 use link::chain;
 
 /// How often everything is listed, in case an event was missed.
@@ -35,9 +36,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// How often a well-known socket that does not exist is looked for: a runtime may start after the sensor.
 const LOOK: Duration = Duration::from_secs(5);
-
-/// How long a container of a pod that no runtime knows yet is asked for. A sandbox is known only after it has started.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Between two attempts to find such a container: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
@@ -251,7 +249,8 @@ impl Hub {
         }
     }
 
-    /// Answers one question of the event loop.
+    /// Answers one question of the event loop. A container of a pod that no runtime knows yet is asked for as long as its
+    /// records wait: a sandbox is known only after it has started.
     async fn answer(self: Rc<Self>, ask: Ask) {
         let until = Instant::now() + PATIENCE;
         let mut pause = RETRY.0;

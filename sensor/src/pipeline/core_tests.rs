@@ -21,9 +21,12 @@ use super::{Core, GONE_NS, SECOND_NS};
 use crate::{
     active::Active,
     containers::{Asker, Told},
+    hold::PATIENCE,
     lookup::Question,
     pipeline::{Counters, Origin, Publish},
 };
+
+const PATIENCE_NS: u64 = PATIENCE.as_nanos() as u64;
 
 /// Every mkdir is an alert that says where it was.
 const RULES: &str = r"
@@ -126,17 +129,17 @@ fn late_facts_are_given_up_and_counted_and_taken_when_they_come() {
     let mut w = world();
     w.core.take(&exec(7), 0, 0);
     w.core.take(&mkdir(7, 1), 0, SECOND_NS);
-    w.core.tick(2 * SECOND_NS - 1);
+    w.core.tick(PATIENCE_NS - 1);
     assert!(w.seen().is_empty());
-    w.core.tick(2 * SECOND_NS);
+    w.core.tick(PATIENCE_NS);
     assert_eq!(w.seen(), ["1 000000000000 <NA> <NA> exe-7"]);
     assert_eq!(w.loss(Loss::HoldExpired), 2);
     // Nothing is held for a while, and each event counts.
-    w.core.take(&mkdir(7, 2), 0, 3 * SECOND_NS);
+    w.core.take(&mkdir(7, 2), 0, PATIENCE_NS + SECOND_NS);
     assert_eq!(w.seen().len(), 1);
     assert_eq!(w.loss(Loss::HoldExpired), 3);
-    w.core.told(Told::Facts(id(7).into(), facts("web")), 4 * SECOND_NS);
-    w.core.take(&mkdir(7, 3), 0, 4 * SECOND_NS);
+    w.core.told(Told::Facts(id(7).into(), facts("web")), PATIENCE_NS + 2 * SECOND_NS);
+    w.core.take(&mkdir(7, 3), 0, PATIENCE_NS + 2 * SECOND_NS);
     assert_eq!(w.seen(), ["3 000000000000 web pod-web exe-7"]);
     assert_eq!(w.loss(Loss::HoldExpired), 3);
 }
@@ -254,7 +257,7 @@ proptest! {
                 }
                 Step::Gone(n) => w.core.told(Told::Gone(id(n).into()), now),
                 Step::Available(yes) => w.core.told(Told::Available(yes), now),
-                Step::Later => now += SECOND_NS * 3 / 2,
+                Step::Later => now += PATIENCE_NS * 3 / 4,
             }
             w.core.tick(now);
         }
