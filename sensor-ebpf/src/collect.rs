@@ -453,13 +453,11 @@ impl Call {
     /// [`fd_flag`] bits of the file that was opened.
     #[inline(always)]
     fn opened_flags(&mut self) -> u64 {
-        const FMODE_CREATED: u32 = 0x10_0000;
         let Opened { file, inode, sb, .. } = self.opened();
         if file == 0 {
             return 0;
         }
-        let created = probe::<u32>(file + off!(file_mode)) & FMODE_CREATED != 0;
-        layer(inode, sb) | if created { u64::from(fd_flag::CREATED) } else { 0 }
+        layer(inode, sb) | if descriptor::was_created(file) { u64::from(fd_flag::CREATED) } else { 0 }
     }
 }
 

@@ -68,13 +68,26 @@ pub fn table(task: Ptr) -> Option<Table> {
 /// root of the mount namespace, so that a `chroot` does not hide where a file is.
 #[inline(always)]
 pub fn want_path(record: &mut Record, file: u64, tag: u8, stop_at_root: u64) {
+    record.want_path(path_of(file, tag, stop_at_root));
+}
+
+/// Where the path of an open file begins.
+#[inline(always)]
+pub fn path_of(file: u64, tag: u8, stop_at_root: u64) -> PendingPath {
     let path = file + off!(file_path);
-    record.want_path(PendingPath {
+    PendingPath {
         dentry: probe(path + off!(path_dentry)),
         mnt: probe(path + off!(path_mnt)),
         tag: u64::from(tag),
         stop_at_root,
-    });
+    }
+}
+
+/// Whether the file did not exist before it was opened.
+#[inline(always)]
+pub fn was_created(file: u64) -> bool {
+    const FMODE_CREATED: u32 = 0x10_0000;
+    probe::<u32>(file + off!(file_mode)) & FMODE_CREATED != 0
 }
 
 /// Appends [`FdFacts`] of an open file, and the path of what is no socket.

@@ -21,6 +21,7 @@ mod kernel;
 mod maps;
 mod process;
 mod record;
+mod rings;
 mod task;
 mod walk;
 

@@ -46,7 +46,7 @@ pub static EXEC_HELPERS: ProgramArray = ProgramArray::with_max_entries(slot::COU
 /// Where records are built: one element per hook, because a hook's programs never interrupt themselves on a CPU
 /// (the kernel counts that as a recursion miss) but may interrupt each other.
 #[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(4, 0);
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(crate::record::HOOKS, 0);
 
 /// Counters per record kind; see [`KernelCounter`].
 #[map]

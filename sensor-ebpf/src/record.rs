@@ -102,7 +102,20 @@ pub enum Hook {
     Fork,
     /// `sched_process_exit`.
     Exit,
+    /// `io_openat2`.
+    RingOpen,
+    /// `io_fixed_fd_install`.
+    RingOpenDirect,
+    /// `io_connect`.
+    RingConnect,
+    /// `io_socket`.
+    RingSocket,
+    /// `io_uring_complete`.
+    RingComplete,
 }
+
+/// How many hooks there are.
+pub const HOOKS: u32 = Hook::RingComplete as u32 + 1;
 
 const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
 const FRONT_MASK: i32 = 1023;

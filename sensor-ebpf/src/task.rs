@@ -69,6 +69,15 @@ pub fn identify(record: &mut Record, task: Ptr) {
     sessions(header, task);
 }
 
+/// Puts the name of the process's first thread in place of the thread's own.
+#[inline(always)]
+pub fn name_by_leader(record: &mut Record, task: Ptr) {
+    let start = mask::<1023>(record.state().start);
+    if start <= (FRONT - Header::SIZE) as u64 {
+        record.header_at(start).comm = task.ptr(off!(task_leader)).get(off!(task_comm));
+    }
+}
+
 #[inline(always)]
 fn credentials(header: &mut Header, task: Ptr) {
     let cred = task.ptr(off!(task_cred));

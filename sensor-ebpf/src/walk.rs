@@ -113,8 +113,9 @@ impl Mount {
     }
 }
 
+/// Appends a path.
 #[inline(always)]
-fn write(record: &mut Record, path: PendingPath) {
+pub fn write(record: &mut Record, path: PendingPath) {
     let at = mask::<POSITION_MASK>(record.state().position);
     let fs = Ptr::current().ptr(off!(task_fs));
     let (root_dentry, root_mount) = if path.stop_at_root != 0 && !fs.is_null() {

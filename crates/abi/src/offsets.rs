@@ -184,6 +184,13 @@ offsets! {
     unix_addr = Member("unix_sock", "addr"), "paths of Unix sockets";
     unix_peer = Member("unix_sock", "peer"), "paths of Unix sockets";
     unix_address_name = Member("unix_address", "name"), "paths of Unix sockets";
+    ring_file = Member("io_kiocb", "file"), "what an io_uring does";
+    ring_opcode = Member("io_kiocb", "opcode"), "what an io_uring does";
+    ring_result = Member("io_kiocb", "cqe.res"), "what an io_uring does";
+    ring_open_dir = Member("io_open", "dfd"), "what an io_uring does";
+    ring_open_slot = Member("io_open", "file_slot"), "what an io_uring does";
+    ring_open_how = Member("io_open", "how"), "what an io_uring does";
+    ring_socket = Member("io_socket", "domain"), "what an io_uring does";
     sock_remote6 = Member("sock", "__sk_common.skc_v6_daddr"), "IPv6 addresses";
     sock_local6 = Member("sock", "__sk_common.skc_v6_rcv_saddr"), "IPv6 addresses";
 }

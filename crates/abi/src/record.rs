@@ -251,6 +251,8 @@ pub mod flag {
     pub const INCOMPLETE: u16 = 2;
     /// The line of ancestors goes on beyond those in the record.
     pub const MORE_ANCESTORS: u16 = 4;
+    /// An io_uring did it, not a system call: the text of a path is not known, only the kernel's own path.
+    pub const RING: u16 = 8;
 }
 
 /// Bits of [`ExecFacts::flags`]. Falco: `execve_flags`.

@@ -9,7 +9,7 @@ mod layout;
 
 use std::cell::OnceCell;
 
-use abi::record::{FdFacts, fd_flag, tag};
+use abi::record::{FdFacts, fd_flag, flag, tag};
 
 pub(crate) use self::address::SocketAddress;
 use self::address::{AF_INET, AF_INET6};
@@ -202,6 +202,8 @@ impl<'a> Event<'a> {
         let num = match self.info().fd {
             FdUse::None => return None,
             FdUse::Creates => self.created()?,
+            // The number that was given to an io_uring is not known when it has done its work.
+            FdUse::Uses if self.record.has(flag::RING) => -1,
             FdUse::Uses => self.fd_param()?,
         };
         let open = match self.call() {
@@ -277,7 +279,10 @@ impl<'a> Event<'a> {
 
     /// A path parameter joined to its base and normalised.
     pub(crate) fn full_path(&self, index: usize) -> Option<&'a [u8]> {
-        let name = self.record.param(index)?.text()?;
+        let Some(name) = self.record.param(index).and_then(|block| block.text()) else {
+            // Of what an io_uring opened, only the kernel's own path is known.
+            return self.record.has(flag::RING).then(|| self.kernel_path()).flatten();
+        };
         if name.starts_with(b"/") {
             return Some(path::join(b"/", name, self.arena()));
         }

@@ -125,8 +125,13 @@ The names that `evt.type` knows are Falco's. These are collected:
 * A rule for every event type is given all calls with a row but those that read and write, as in Falco.
 * Of what is read, written, sent and received an event has the first 80 bytes (`--snaplen`).
 * `sendmmsg` and `recvmmsg` are one event each, with the data of the first message; Falco makes one for each message.
-* What a program does through an io_uring is no system call: opens and connections of a ring are no events. That it has a ring
-  is: `io_uring_setup`, `io_uring_enter`, `io_uring_register`.
+* Files that a program opens, connections that it makes and sockets that it creates through an io_uring are events of the system calls
+  that would have done the same (`openat`, `openat2`, `connect`, `socket`), which Falco does not have. Of a path only the kernel's own is
+  known: `fd.name` is `fd.realpath`, `evt.arg.name` and `fd.nameraw` are empty; of a connection the descriptor's number is not known
+  (`fd.num` is -1), and one that takes time is told when it begins (`EINPROGRESS`) and when it stands. `gyrfalcon doctor` says whether
+  the kernel lets its functions be hooked (Linux 6.0). Where it does not, what a ring completes is seen: not a success that asks for no
+  completion (`IOSQE_CQE_SKIP_SUCCESS`), nor the path of a file that goes to the ring's own table; before Linux 5.19, nothing of it.
+  Other operations are no events. That there is a ring always is: `io_uring_setup`, `io_uring_enter`, `io_uring_register`.
 * What is not collected is empty: `vm_rss`, `vm_swap`, `cgroups`; the descriptors of `poll`; signal masks.
 * 32-bit programs are seen: by their own numbers, in all forms of a call, and through `socketcall`, whose `send` and
   `recv` are reported as `sendto` and `recvfrom`.

@@ -5,7 +5,7 @@ use link::chain;
 use crate::{
     cli,
     containers::{self, sockets::sockets},
-    driver::{self, Driver, Host, Rows},
+    driver::{self, Driver, Host, Rings, Rows},
     exit::Exit,
     out,
     procfs::Reader,
@@ -29,10 +29,18 @@ fn examine(args: &cli::Containers) -> (Exit, Vec<String>) {
     let mut lines: Vec<_> = features.iter().map(|f| format!("{:4} {}: {}", mark(f.present), f.name, f.note)).collect();
     lines.push(format!("     processes in /proc: {}", Reader::new(host.cgroups, &args.host_root).all().len()));
     match try_all(&host) {
-        Ok(rows) => {
+        Ok((rows, rings)) => {
             lines.push(format!("yes  kernel programs: exec, fork, exit and {rows} system calls load and attach"));
             let hook = "tp_btf sys_exit with a tail call per system call; an untraced call costs an empty slot";
             lines.push(format!("     hook in use: {hook}"));
+            let said = match rings {
+                Rings::Functions => "files that it opens, connections and sockets are events",
+                Rings::Tracepoint => {
+                    "events when it is completed: functions cannot be hooked; what asks for no completion is not seen"
+                }
+                Rings::Unseen => "not seen, only that there is a ring",
+            };
+            lines.push(format!("{:4} what an io_uring does: {said}", mark(rings != Rings::Unseen)));
             (Exit::Fine, lines)
         }
         Err(error) => {
@@ -57,8 +65,8 @@ fn runtimes(args: &cli::Containers) -> Vec<String> {
     lines.collect()
 }
 
-/// Loads and attaches everything once, for a moment.
-fn try_all(host: &Host) -> Result<usize, driver::DriverError> {
+/// Loads and attaches everything once, for a moment. How many system calls there are, and how rings are seen.
+fn try_all(host: &Host) -> Result<(usize, Rings), driver::DriverError> {
     let small = 1 << 16;
     let options = driver::Options {
         ring_bytes: small,
@@ -68,5 +76,5 @@ fn try_all(host: &Host) -> Result<usize, driver::DriverError> {
     };
     let (mut driver, _consumer) = Driver::load(host, driver::object(), options)?;
     driver.trace(Rows::all_programs())?;
-    Ok(driver::names().count())
+    Ok((driver::names().count(), driver.sees_rings()))
 }

@@ -25,6 +25,7 @@ use super::{
     host::{CgroupSource, Host},
     levels::{Levels, RingLevel},
     ring::Ring,
+    rings::{RingHooks, Rings},
     rows::{Program, Rows, Slots, kinds},
 };
 
@@ -165,6 +166,7 @@ pub struct Driver {
     control: Arc<ControlPage>,
     programs: HashMap<String, ProgramFd>,
     links: Vec<(&'static str, BtfTracePointLinkId)>,
+    ring_hooks: RingHooks,
     filters: FilterMaps,
     slots: Slots,
     dispatching: bool,
@@ -210,6 +212,7 @@ impl Driver {
             control,
             programs: HashMap::new(),
             links: Vec::new(),
+            ring_hooks: RingHooks::default(),
             filters: FilterMaps::new(take(&mut ebpf, "FILTERS")?, take(&mut ebpf, "PATH_PREFIXES")?),
             slots: Slots::default(),
             dispatching: false,
@@ -255,6 +258,10 @@ impl Driver {
             }
             self.attach("sys_exit", "sys_exit")?;
             self.dispatching = true;
+        }
+        if !self.ring_hooks.follows(rows) {
+            let btf = types(&mut self.btf)?;
+            self.ring_hooks.follow(&mut self.ebpf, btf, rows);
         }
         self.empty(&wanted)
     }
@@ -302,6 +309,7 @@ impl Driver {
         for (name, link) in self.links.drain(..) {
             tracepoint(&mut self.ebpf, name)?.detach(link).map_err(|source| refused(name, source))?;
         }
+        self.ring_hooks.end(&mut self.ebpf);
         Ok(())
     }
 
@@ -333,7 +341,12 @@ impl Driver {
 
     /// Names of the programs that are attached.
     pub fn hooks(&self) -> Vec<String> {
-        self.links.iter().map(|(name, _)| (*name).to_owned()).collect()
+        self.links.iter().map(|(name, _)| *name).chain(self.ring_hooks.places()).map(str::to_owned).collect()
+    }
+
+    /// How it is seen what an io_uring does. Known when calls have been traced that it can do.
+    pub fn sees_rings(&self) -> Rings {
+        self.ring_hooks.rings()
     }
 
     /// How full the rings are.
@@ -366,7 +379,9 @@ impl Driver {
         }
         let missed = ["sys_exit", "process_exec", "process_fork", "process_exit"]
             .iter()
-            .filter_map(|name| recursion_misses(self.programs.get(*name)?))
+            .filter_map(|name| self.programs.get(*name))
+            .chain(self.ring_hooks.programs())
+            .filter_map(recursion_misses)
             .sum();
         Ok(Counts { events: counts, losses, recursion_misses: missed })
     }
@@ -376,13 +391,7 @@ impl Driver {
         if let Some(fd) = self.programs.get(name) {
             return fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source });
         }
-        let btf = match &mut self.btf {
-            Some(btf) => btf,
-            none => {
-                let btf = Btf::from_sys_fs();
-                none.insert(btf.map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?)
-            }
-        };
+        let btf = types(&mut self.btf)?;
         let program = tracepoint(&mut self.ebpf, name)?;
         program.load(hook, btf).map_err(|source| refused(name, source))?;
         let fd = program.fd().map_err(|source| refused(name, source))?;
@@ -399,6 +408,17 @@ impl Driver {
         let link = tracepoint(&mut self.ebpf, name)?.attach().map_err(|source| refused(name, source))?;
         self.links.push((name, link));
         Ok(())
+    }
+}
+
+/// The kernel's types, parsed when they are not.
+fn types(btf: &mut Option<Btf>) -> Result<&Btf, DriverError> {
+    match btf {
+        Some(btf) => Ok(btf),
+        none => {
+            let btf = Btf::from_sys_fs();
+            Ok(none.insert(btf.map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?))
+        }
     }
 }
 

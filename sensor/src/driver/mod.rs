@@ -10,6 +10,7 @@ mod host;
 mod levels;
 mod load;
 mod ring;
+mod rings;
 mod rows;
 mod slice;
 
@@ -19,6 +20,7 @@ pub use filter::Filters;
 pub use host::{CgroupSource, Host};
 pub use levels::RingLevel;
 pub use load::{Counts, Driver, DriverError, Options};
+pub use rings::Rings;
 pub use rows::{Rows, names};
 pub use slice::run_soon;
 

@@ -52,6 +52,11 @@ impl Rows {
         Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
+    /// Whether a call is in both sets.
+    pub fn meets(self, other: Self) -> bool {
+        self.0.iter().zip(other.0).any(|(one, other)| one & other != 0)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()

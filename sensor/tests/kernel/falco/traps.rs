@@ -70,9 +70,11 @@ pub fn trials() -> Vec<Trial> {
         trial("walk-throughs: each way to the hosts file and to a packet socket is told once", NEEDS, || {
             are_told(ways)
         }),
-        trial("walk-throughs: of a packet socket from io_uring the ring is told", SOCKETS_BY_RING, || {
-            are_told(by_ring)
-        }),
+        trial(
+            "walk-throughs: a packet socket from io_uring is told where it is seen, and the ring",
+            SOCKETS_BY_RING,
+            || are_told(by_ring),
+        ),
     ]
 }
 
@@ -178,11 +180,13 @@ fn ways(of_pod: &str) -> Vec<Way> {
     ]
 }
 
-/// Not a system call of its own: docs/walkthroughs/cve-2020-14386.md says so. The ring is one.
+/// No system call: docs/walkthroughs/cve-2020-14386.md says where it is seen all the same. That there is a ring always is.
 fn by_ring(_: &str) -> Vec<Way> {
     let socket =
         json!([{"op": "socket", "domain": "AF_PACKET", "type": "SOCK_RAW", "protocol": "ETH_P_ALL", "by": "io_uring"}]);
-    vec![("a packet socket from io_uring", Place::Container, "exploit", socket, &[RING])]
+    let want: &[&str] =
+        if harness::rings() == harness::Rings::Unseen { &[RING] } else { &[RING, PACKET, PACKET_OFFICIAL] };
+    vec![("a packet socket from io_uring", Place::Container, "exploit", socket, want)]
 }
 
 fn are_told(ways: fn(&str) -> Vec<Way>) {
