@@ -104,14 +104,15 @@ pub fn ring_open_direct(ctx: FEntryContext) -> i32 {
 }
 
 /// A socket was connected, is being connected, or could not be: `io_connect(req, issue_flags)`. A connection that takes
-/// time is told twice, with `EINPROGRESS` when it begins: nobody need ask for the end.
+/// time is told when it begins, with `EINPROGRESS`, as of a socket that does not block: nobody need wait for its end.
 #[fexit(function = "io_connect")]
 pub fn ring_connect(ctx: FExitContext) -> i32 {
     let ended: i32 = ctx.arg(2);
     let request = Request::new(ctx.arg(0));
-    match ended {
-        0 => send(Hook::RingConnect, |hook| connected(hook, request, i64::from(request.result()))),
-        EAGAIN => send(Hook::RingConnect, |hook| connected(hook, request, EINPROGRESS)),
+    let has_begun = off!(ring_connecting) != MISSING && request.get::<u8>(off!(ring_connecting)) != 0;
+    match (ended, has_begun) {
+        (0, false) => send(Hook::RingConnect, |hook| connected(hook, request, i64::from(request.result()))),
+        (EAGAIN, true) => send(Hook::RingConnect, |hook| connected(hook, request, EINPROGRESS)),
         _ => {}
     }
     0

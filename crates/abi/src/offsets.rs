@@ -190,6 +190,7 @@ offsets! {
     ring_open_dir = Member("io_open", "dfd"), "what an io_uring does";
     ring_open_slot = Member("io_open", "file_slot"), "what an io_uring does";
     ring_open_how = Member("io_open", "how"), "what an io_uring does";
+    ring_connecting = Member("io_connect", "in_progress"), "when a connection of an io_uring begins";
     ring_socket = Member("io_socket", "domain"), "what an io_uring does";
     sock_remote6 = Member("sock", "__sk_common.skc_v6_daddr"), "IPv6 addresses";
     sock_local6 = Member("sock", "__sk_common.skc_v6_rcv_saddr"), "IPv6 addresses";

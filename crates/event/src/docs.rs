@@ -128,7 +128,7 @@ The names that `evt.type` knows are Falco's. These are collected:
 * Files that a program opens, connections that it makes and sockets that it creates through an io_uring are events of the system calls
   that would have done the same (`openat`, `openat2`, `connect`, `socket`), which Falco does not have. Of a path only the kernel's own is
   known: `fd.name` is `fd.realpath`, `evt.arg.name` and `fd.nameraw` are empty; of a connection the descriptor's number is not known
-  (`fd.num` is -1), and one that takes time is told when it begins (`EINPROGRESS`) and when it stands. `gyrfalcon doctor` says whether
+  (`fd.num` is -1), and one that takes time is told when it begins (`EINPROGRESS`). `gyrfalcon doctor` says whether
   the kernel lets its functions be hooked (Linux 6.0). Where it does not, what a ring completes is seen: not a success that asks for no
   completion (`IOSQE_CQE_SKIP_SUCCESS`), nor the path of a file that goes to the ring's own table; before Linux 5.19, nothing of it.
   Other operations are no events. That there is a ring always is: `io_uring_setup`, `io_uring_enter`, `io_uring_register`.
