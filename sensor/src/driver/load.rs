@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
 };
 
@@ -16,12 +16,13 @@ use abi::{
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError, ProgramFd, tp_btf::BtfTracePointLinkId},
+    programs::{Program as Loaded, ProgramError, ProgramFd, tp_btf::BtfTracePointLinkId},
 };
 
 use super::{
     consumer::{Consumer, ControlPage},
     filter::{FilterMaps, Filters},
+    hooks::Hooks,
     host::{CgroupSource, Host},
     levels::{Levels, RingLevel},
     ring::Ring,
@@ -164,7 +165,8 @@ pub struct Driver {
     _rings: ArrayOfMaps<MapData, RingBuf<MapData>>,
     control: Arc<ControlPage>,
     programs: HashMap<String, ProgramFd>,
-    links: Vec<(&'static str, BtfTracePointLinkId)>,
+    hooks: Hooks,
+    links: Vec<(&'static str, Link)>,
     filters: FilterMaps,
     slots: Slots,
     dispatching: bool,
@@ -174,8 +176,13 @@ pub struct Driver {
 
 impl Driver {
     /// Loads the programs and attaches exec, fork and exit; no system call is traced yet.
-    pub fn load(host: &Host, object: Option<&[u8]>, options: Options) -> Result<(Self, Consumer), DriverError> {
-        let object = object.ok_or(DriverError::NoObject)?;
+    pub fn load(
+        host: &Host,
+        hooks: Hooks,
+        object: Option<&[u8]>,
+        options: Options,
+    ) -> Result<(Self, Consumer), DriverError> {
+        let object = hooks.object(object.ok_or(DriverError::NoObject)?);
         let mut settings = [0u64; setting::COUNT];
         settings[setting::DIRECT] = u64::from(host.typed_current());
         settings[setting::OWN_TGID] = u64::from(std::process::id());
@@ -185,11 +192,12 @@ impl Driver {
             CgroupSource::Controller { index, .. } => index,
         };
         settings[setting::DATA] = u64::from(options.data_bytes.min(DATA_MAX));
+        settings[setting::PERF] = u64::from(matches!(hooks, Hooks::Perf(_)));
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &host.offsets.values, true)
             .override_global("SETTINGS", &settings, true)
             .verifier_log_level(VerifierLogLevel::VERBOSE)
-            .load(object)
+            .load(&object)
             .map_err(object_error)?;
         let (rings, consumer_rings) = rings(&mut ebpf, options)?;
         let control = match ebpf.take_map("CONTROL") {
@@ -209,6 +217,7 @@ impl Driver {
             _rings: rings,
             control,
             programs: HashMap::new(),
+            hooks,
             links: Vec::new(),
             filters: FilterMaps::new(take(&mut ebpf, "FILTERS")?, take(&mut ebpf, "PATH_PREFIXES")?),
             slots: Slots::default(),
@@ -300,7 +309,9 @@ impl Driver {
     /// Ends all hooks; counters can still be read.
     pub fn detach(&mut self) -> Result<(), DriverError> {
         for (name, link) in self.links.drain(..) {
-            tracepoint(&mut self.ebpf, name)?.detach(link).map_err(|source| refused(name, source))?;
+            if let (Link::Typed(link), Loaded::BtfTracePoint(program)) = (link, loaded(&mut self.ebpf, name)?) {
+                program.detach(link).map_err(|source| refused(name, source))?;
+            }
         }
         Ok(())
     }
@@ -376,15 +387,13 @@ impl Driver {
         if let Some(fd) = self.programs.get(name) {
             return fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source });
         }
-        let btf = match &mut self.btf {
-            Some(btf) => btf,
-            none => {
-                let btf = Btf::from_sys_fs();
-                none.insert(btf.map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?)
-            }
+        let program = loaded(&mut self.ebpf, name)?;
+        let result = match program {
+            Loaded::TracePoint(program) => program.load(),
+            Loaded::BtfTracePoint(program) => program.load(hook, kernel_types(&mut self.btf)?),
+            _ => return Err(lacks(name)),
         };
-        let program = tracepoint(&mut self.ebpf, name)?;
-        program.load(hook, btf).map_err(|source| refused(name, source))?;
+        result.map_err(|source| refused(name, source))?;
         let fd = program.fd().map_err(|source| refused(name, source))?;
         let clone = |fd: &ProgramFd| {
             fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source })
@@ -395,9 +404,13 @@ impl Driver {
     }
 
     fn attach(&mut self, name: &'static str, hook: &str) -> Result<(), DriverError> {
-        self.program(name, hook)?;
-        let link = tracepoint(&mut self.ebpf, name)?.attach().map_err(|source| refused(name, source))?;
-        self.links.push((name, link));
+        let fd = self.program(name, hook)?;
+        let link = match (self.hooks.tracepoint(hook), loaded(&mut self.ebpf, name)?) {
+            (Some(point), _) => point.attach(fd.as_fd()).map(Link::Perf).map_err(ProgramError::from),
+            (None, Loaded::BtfTracePoint(program)) => program.attach().map(Link::Typed),
+            (None, _) => return Err(lacks(name)),
+        };
+        self.links.push((name, link.map_err(|source| refused(name, source))?));
         Ok(())
     }
 }
@@ -415,9 +428,30 @@ fn recursion_misses(program: &ProgramFd) -> Option<u64> {
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
-fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, DriverError> {
-    let lacks = || DriverError::Lacks { name: format!("program {name}") };
-    ebpf.program_mut(name).ok_or_else(lacks)?.try_into().map_err(|_| lacks())
+/// What ends an attachment.
+enum Link {
+    Typed(BtfTracePointLinkId),
+    /// Ends when it is closed.
+    Perf(#[expect(dead_code, reason = "held, not used")] OwnedFd),
+}
+
+fn loaded<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Loaded, DriverError> {
+    ebpf.program_mut(name).ok_or_else(|| lacks(name))
+}
+
+fn lacks(program: &str) -> DriverError {
+    DriverError::Lacks { name: format!("program {program}") }
+}
+
+/// The kernel's types, read when they are first asked for.
+fn kernel_types(btf: &mut Option<Btf>) -> Result<&Btf, DriverError> {
+    match btf {
+        Some(btf) => Ok(btf),
+        none => {
+            let btf = Btf::from_sys_fs();
+            Ok(none.insert(btf.map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?))
+        }
+    }
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DriverError> {
