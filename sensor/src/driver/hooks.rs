@@ -3,7 +3,7 @@
 //! Typed tracepoints (`tp_btf`) are the cheaper way. Since Linux 7.0 the kernel may preempt a program that it calls so, and
 //! until that program goes on it skips it for every other task on that processor: whoever gets himself preempted there
 //! hides what others do. Tracepoints of perf still run with preemption off
-//! (<https://git.kernel.org/torvalds/c/f7d327654b886>), so there the same programs are attached as such, but for fork, whose
+//! (<https://git.kernel.org/torvalds/c/16718274ee75d24a21b10ebc8998c48cc14a656a>), so there the same programs are attached as such, but for fork, whose
 //! record says nothing of the child's task.
 
 use std::{borrow::Cow, ffi::OsStr, fs};

@@ -135,9 +135,9 @@ pub struct Counts {
     pub events: Vec<(&'static str, KernelCounts)>,
     /// What each CPU lost, as far as it lost anything.
     pub losses: Vec<KernelLoss>,
-    /// Events that the kernel skipped because the program was under way on that processor: interrupted by itself or, since
-    /// Linux 7.0, preempted.
-    pub recursion_misses: u64,
+    /// By attached program, the events that the kernel skipped because a program was under way on that processor; only those
+    /// that there are.
+    pub skipped: Vec<(&'static str, u64)>,
 }
 
 impl Counts {
@@ -148,7 +148,12 @@ impl Counts {
 
     /// Events that rules did not see.
     pub fn lost(&self) -> u64 {
-        self.events.iter().map(|(_, counts)| counts.lost()).sum::<u64>() + self.recursion_misses
+        self.events.iter().map(|(_, counts)| counts.lost()).sum::<u64>() + self.recursion_misses()
+    }
+
+    /// Events that the kernel skipped.
+    pub fn recursion_misses(&self) -> u64 {
+        self.skipped.iter().map(|(_, count)| count).sum()
     }
 }
 
@@ -375,11 +380,12 @@ impl Driver {
             }
             counts.push((name, sum));
         }
-        let missed = ["sys_exit", "process_exec", "process_fork", "process_exit"]
-            .iter()
-            .filter_map(|name| recursion_misses(self.programs.get(*name)?))
-            .sum();
-        Ok(Counts { events: counts, losses, recursion_misses: missed })
+        let skipped = ["sys_exit", "process_exec", "process_fork", "process_exit"]
+            .into_iter()
+            .filter_map(|name| Some((name, recursion_misses(self.programs.get(name)?)?)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        Ok(Counts { events: counts, losses, skipped })
     }
 
     /// Loads a program once.
