@@ -43,15 +43,21 @@ pub fn play(folder: &str) {
 
 /// What a sensor tells of all this that is called in one way.
 fn told(hooks: &str, folder: &Path) -> Vec<String> {
-    let rules = "- rule: a call\n  desc: Calls of the case.\n  condition: >-\n    \
-                 evt.type in (open, openat, mkdir, connect) and proc.name = gyr-hooked\n  \
-                 output: type=%evt.type args=%evt.args file=%fd.name line=%proc.cmdline\n  priority: NOTICE\n\
-                 - rule: a run\n  desc: Programs of the case.\n  condition: evt.type = execve and proc.name = gyr-hooked\n  \
-                 output: type=%evt.type path=%proc.exepath line=%proc.cmdline parent=%proc.pname folder=%proc.cwd\n  \
-                 priority: NOTICE\n\
-                 - rule: an end\n  desc: Ends of the case.\n  condition: evt.type = procexit and proc.name = gyr-hooked\n  \
-                 output: type=%evt.type args=%evt.args line=%proc.cmdline\n  priority: NOTICE\n";
-    let rules = harness::write(folder, "rules.yaml", rules);
+    // What the loader of programs opens is left out: /proc/self/maps is another file each time.
+    let place = folder.display();
+    let calls = format!("evt.type in (mkdir, connect) or evt.type in (open, openat) and fd.name startswith {place}/");
+    let rule = |name: &str, condition: &str, output: &str| {
+        format!(
+            "- rule: {name}\n  desc: For the case.\n  condition: proc.name = gyr-hooked and ({condition})\n  \
+             output: type=%evt.type line=%proc.cmdline {output}\n  priority: NOTICE\n"
+        )
+    };
+    let rules = [
+        rule("call", &calls, "args=%evt.args file=%fd.name"),
+        rule("run", "evt.type = execve", "filename=%evt.arg.filename path=%proc.exepath parent=%proc.pname folder=%proc.cwd"),
+        rule("end", "evt.type = procexit", "args=%evt.args"),
+    ];
+    let rules = harness::write(folder, "rules.yaml", &rules.concat());
     let sensor = Sensor::start_by(&[&rules], &[], |_| {
         let mut command = child::where_tracefs_is(true, harness::GYRFALCON);
         command.env("GYRFALCON_HOOKS", hooks);
