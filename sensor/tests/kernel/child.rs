@@ -121,6 +121,9 @@ fn bind(file: &str, path: &str) {
 
 /// Mounts tracefs, or empty folders where it could be.
 fn set_tracefs(there: bool) {
+    if there && Path::new("/sys/kernel/tracing/events").is_dir() {
+        return;
+    }
     let kind = if there { "tracefs" } else { "tmpfs" };
     let places = ["/sys/kernel/tracing", "/sys/kernel/debug"];
     for place in if there { &places[..1] } else { &places[..] } {

@@ -54,7 +54,11 @@ fn told(hooks: &str, folder: &Path) -> Vec<String> {
     };
     let rules = [
         rule("call", &calls, "args=%evt.args file=%fd.name"),
-        rule("run", "evt.type = execve", "filename=%evt.arg.filename path=%proc.exepath parent=%proc.pname folder=%proc.cwd"),
+        rule(
+            "run",
+            "evt.type = execve",
+            "filename=%evt.arg.filename path=%proc.exepath parent=%proc.pname folder=%proc.cwd",
+        ),
         rule("end", "evt.type = procexit", "args=%evt.args"),
     ];
     let rules = harness::write(folder, "rules.yaml", &rules.concat());
