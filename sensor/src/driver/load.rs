@@ -15,12 +15,13 @@ use abi::{
 };
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, ArrayOfMaps, Map, MapData, MapError, ProgramArray, RingBuf},
     programs::{Program as Loaded, ProgramError, ProgramFd, tp_btf::BtfTracePointLinkId},
 };
 
 use super::{
     consumer::{Consumer, ControlPage},
+    counters::CounterMap,
     filter::{FilterMaps, Filters},
     hooks::Hooks,
     host::{CgroupSource, Host},
@@ -166,7 +167,7 @@ pub struct Driver {
     compat: Option<ProgramArray<MapData>>,
     generic_kinds: Array<MapData, u32>,
     exec_helpers: ProgramArray<MapData>,
-    counters: PerCpuArray<MapData, [u64; COUNTERS]>,
+    counters: CounterMap,
     _rings: ArrayOfMaps<MapData, RingBuf<MapData>>,
     control: Arc<ControlPage>,
     programs: HashMap<String, ProgramFd>,
@@ -198,9 +199,11 @@ impl Driver {
         };
         settings[setting::DATA] = u64::from(options.data_bytes.min(DATA_MAX));
         settings[setting::PERF] = u64::from(matches!(hooks, Hooks::Perf(_)));
+        let cpus = aya::util::nr_cpus().unwrap_or(1) as u32;
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &host.offsets.values, true)
             .override_global("SETTINGS", &settings, true)
+            .map_max_entries("COUNTERS", CounterMap::entries(cpus))
             .verifier_log_level(VerifierLogLevel::VERBOSE)
             .load(&object)
             .map_err(object_error)?;
@@ -208,6 +211,10 @@ impl Driver {
         let control = match ebpf.take_map("CONTROL") {
             Some(Map::Array(data)) => Arc::new(ControlPage::new(data)?),
             _ => return Err(DriverError::Lacks { name: "map CONTROL".to_owned() }),
+        };
+        let counters = match ebpf.take_map("COUNTERS") {
+            Some(Map::Array(data)) => CounterMap::new(data, cpus)?,
+            _ => return Err(DriverError::Lacks { name: "map COUNTERS".to_owned() }),
         };
         let consumer = Consumer::new(consumer_rings, Arc::clone(&control))
             .map_err(|source| DriverError::Memory { what: "the consumer's wait queue", source })?;
@@ -218,7 +225,7 @@ impl Driver {
             compat: host.compat().then(|| take(&mut ebpf, "COMPAT_SYSCALLS")).transpose()?,
             generic_kinds: take(&mut ebpf, "GENERIC_KINDS")?,
             exec_helpers: take(&mut ebpf, "EXEC_HELPERS")?,
-            counters: take(&mut ebpf, "COUNTERS")?,
+            counters,
             _rings: rings,
             control,
             programs: HashMap::new(),
@@ -367,10 +374,9 @@ impl Driver {
         const FIXED: [(&str, u16); 3] = [("exec", kind::EXEC), ("fork", kind::FORK), ("exit", kind::EXIT)];
         let (mut counts, mut losses) = (Vec::new(), Vec::new());
         for (name, kind) in FIXED.into_iter().chain(kinds()) {
-            let values = self.counters.get(&u32::from(kind), 0).map_err(map_error("COUNTERS"))?;
             let mut sum = KernelCounts::default();
-            for (cpu, values) in values.iter().enumerate() {
-                for (total, value) in sum.0.iter_mut().zip(values) {
+            for (cpu, values) in self.counters.of(kind).enumerate() {
+                for (total, value) in sum.0.iter_mut().zip(&values) {
                     *total += value;
                 }
                 let lost = KernelCounter::ALL.iter().filter(|cause| cause.is_loss());

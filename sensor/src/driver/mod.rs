@@ -5,6 +5,7 @@
 
 pub mod btf;
 mod consumer;
+mod counters;
 mod filter;
 mod hooks;
 mod host;
