@@ -15,6 +15,7 @@ use crate::{
     compat,
     descriptor::{self, layer},
     filter::{self, Early},
+    hook,
     kernel::{Ptr, probe, probe_user},
     maps::{GENERIC_KINDS, SYSCALLS, control, count},
     off,
@@ -97,8 +98,8 @@ pub fn sys_generic(ctx: BtfTracePointContext) -> i32 {
 impl Call {
     #[inline(always)]
     fn begin(ctx: &BtfTracePointContext, kind: u16) -> Option<Self> {
-        let regs = Ptr::new(ctx.arg(0));
-        let result: i64 = ctx.arg(1);
+        let regs = hook::registers(ctx);
+        let result = hook::result(ctx);
         let task = Ptr::current();
         let compat = task::in_compat_call(task);
         // The slot of a native number may have been hit by a 32-bit one.

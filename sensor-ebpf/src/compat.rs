@@ -8,6 +8,7 @@ use abi::syscalls::SOCKETCALL_ACCEPT;
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
+    hook,
     kernel::{Ptr, probe_user},
     maps::COMPAT_SYSCALLS,
     off,
@@ -63,7 +64,7 @@ pub fn is_routed(ctx: &BtfTracePointContext) -> bool {
         state.routed = 0;
         return true;
     }
-    let regs = Ptr::new(ctx.arg(0));
+    let regs = hook::registers(ctx);
     if off!(regs_compat0) == abi::offsets::MISSING {
         return false;
     }

@@ -17,6 +17,7 @@ mod data;
 mod descriptor;
 mod descriptors;
 mod filter;
+mod hook;
 mod kernel;
 mod maps;
 mod process;
@@ -27,7 +28,7 @@ mod walk;
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::{kernel::Ptr, maps::SYSCALLS};
+use crate::maps::SYSCALLS;
 
 /// Bit of system call numbers of the x32 interface (`__X32_SYSCALL_BIT`).
 const X32_BIT: u32 = 0x4000_0000;
@@ -35,10 +36,8 @@ const X32_BIT: u32 = 0x4000_0000;
 /// Every system call of every process comes through here: read the number, jump.
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
-    let regs = Ptr::new(ctx.arg(0));
-    let number: u32 = regs.typed(off!(regs_nr));
     // SAFETY: the index is checked by the kernel; the call returns only when the slot is empty.
-    unsafe { SYSCALLS.tail_call(&ctx, number & !X32_BIT) };
+    unsafe { SYSCALLS.tail_call(&ctx, hook::number(&ctx) & !X32_BIT) };
     0
 }
 

@@ -13,6 +13,7 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{ArrayOfMaps, RingBuf},
+    helpers::generated::bpf_get_smp_processor_id,
     macros::{btf_map, map},
     maps::{Array, LpmTrie, PerCpuArray, ProgramArray},
 };
@@ -48,9 +49,10 @@ pub static EXEC_HELPERS: ProgramArray = ProgramArray::with_max_entries(slot::COU
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(crate::record::HOOKS, 0);
 
-/// Counters per record kind; see [`KernelCounter`].
+/// Counters: for each CPU one element per record kind, see [`KernelCounter`]. The driver sets how many CPUs there are, and reads
+/// them by mmap.
 #[map]
-static COUNTERS: PerCpuArray<[u64; COUNTER_WORDS]> = PerCpuArray::with_max_entries(kind::MAX, 0);
+static COUNTERS: Array<[u64; COUNTER_WORDS]> = Array::with_max_entries(kind::MAX, BPF_F_MMAPABLE);
 
 /// How many records the processes of a bucket have sent in the current window: the window in the high half of a word, the
 /// count in the low one.
@@ -84,7 +86,9 @@ pub fn prefixes() -> *mut c_void {
 /// Adds one to a counter of a record kind.
 #[inline(always)]
 pub fn count(kind: u16, counter: KernelCounter) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(u32::from(kind)) {
+    // SAFETY: no arguments, no memory.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(counters) = COUNTERS.get_ptr_mut(cpu * kind::MAX + u32::from(kind)) {
         // SAFETY: the element belongs to this CPU, and `index()` is below the length of the array.
         unsafe { (*counters)[counter.index() & (COUNTER_WORDS - 1)] += 1 };
     }

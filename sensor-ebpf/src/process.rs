@@ -10,7 +10,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use crate::{
     collect::wants,
     descriptor::layer,
-    descriptors,
+    descriptors, hook,
     kernel::{Ptr, mask, probe},
     maps::EXEC_HELPERS,
     off,
@@ -26,8 +26,7 @@ const RLIMIT_NOFILE: u64 = 7 * 16;
 /// A program was executed. `sched_process_exec(task, old_pid, bprm)` runs in the task, after the point of no return.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
-    let task = Ptr::new(ctx.arg(0));
-    let bprm = Ptr::new(ctx.arg(2));
+    let task = Ptr::current();
     let Some(mut record) = Record::begin(Hook::Exec, RING_STATE, kind::EXEC, 0) else { return 0 };
     task::identify(&mut record, task);
     let mm = task.ptr(off!(task_mm));
@@ -38,7 +37,7 @@ pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
     if wants() & want::ENV != 0 {
         record.user_area(u64::from(tag::ENV), mm.get(off!(mm_env_start)), mm.get(off!(mm_env_end)));
     }
-    record.kernel_text(u64::from(tag::FILENAME), bprm.get(off!(bprm_filename)));
+    record.kernel_text(u64::from(tag::FILENAME), hook::filename(&ctx));
     cgroup_path(&mut record, task);
     executable(&mut record, task, mm);
     working_directory(&mut record, task);
@@ -181,8 +180,8 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
 
 /// A process ended: its last thread left. `sched_process_exit(task)` runs in every thread.
 #[btf_tracepoint(function = "sched_process_exit")]
-pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
-    let task = Ptr::new(ctx.arg(0));
+pub fn process_exit(_: BtfTracePointContext) -> i32 {
+    let task = Ptr::current();
     let live: i32 = task.ptr(off!(task_signal)).get(off!(signal_live));
     if live != 0 {
         return 0;

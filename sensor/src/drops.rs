@@ -80,7 +80,7 @@ impl Totals {
             buffer: total(KernelCounter::RingFull),
             categories: CATEGORIES.map(|(_, events)| full(events)),
             scratch: total(KernelCounter::TooLarge),
-            bug: total(KernelCounter::NoHelper) + total(KernelCounter::NoRing) + counts.recursion_misses + refused,
+            bug: total(KernelCounter::NoHelper) + total(KernelCounter::NoRing) + counts.recursion_misses() + refused,
         }
     }
 

@@ -65,7 +65,7 @@ pub fn lost_events(driver: &Driver, counters: &Counters) -> Vec<(String, u64)> {
         for counter in KernelCounter::ALL.iter().filter(|counter| counter.is_loss()) {
             lost.push((format!("kernel: {}", counter.label()), counts.total(*counter)));
         }
-        lost.push(("kernel: recursion".to_owned(), counts.recursion_misses));
+        lost.push(("kernel: recursion".to_owned(), counts.recursion_misses()));
     }
     lost.retain(|(_, count)| *count > 0);
     lost
@@ -89,11 +89,12 @@ pub fn losses(counts: &Counts, counters: &Counters) {
             );
         }
     }
-    if counts.recursion_misses > 0 {
+    for (program, count) in &counts.skipped {
         warn!(
+            program,
             cause = "recursion",
-            count = counts.recursion_misses,
-            "lost in the kernel: the program was interrupted, and under way on that processor"
+            count,
+            "lost in the kernel: a program was interrupted or preempted, and under way on that processor"
         );
     }
 }

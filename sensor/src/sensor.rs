@@ -25,7 +25,7 @@ use link::chain;
 use crate::{
     active::Active,
     cli, containers,
-    driver::{self, Counts, Driver, DriverError, Host, Waker, boot_time_ns},
+    driver::{self, Counts, Driver, DriverError, Hooks, Host, Waker, boot_time_ns},
     drops::{Drops, Totals},
     footprint, lookup,
     names::Names,
@@ -52,6 +52,8 @@ pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a sensor is started with.
 pub struct Setup {
+    /// How the kernel calls the programs: chosen before the sensor was confined.
+    pub hooks: Hooks,
     /// Sizes on the kernel's side.
     pub driver: driver::Options,
     /// What the rules are compiled with.
@@ -103,12 +105,13 @@ struct Reconciled {
 impl Sensor {
     /// Attaches, reads what is there, and judges by these rules.
     pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
-        let Setup { driver, options, publish, tap, containers, drops, names } = setup;
+        let Setup { hooks, driver, options, publish, tap, containers, drops, names } = setup;
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
         }
-        let (mut driver, consumer) = Driver::load(&host, driver::object(), driver)?;
+        let way = hooks.name();
+        let (mut driver, consumer) = Driver::load(&host, hooks, driver::object(), driver)?;
 
         let reader = Reader::new(host.cgroups, &containers.host_root);
         let (accounts, users) = Accounts::read();
@@ -191,6 +194,7 @@ impl Sensor {
             syscalls = sensor.active.rows().len(),
             ring_memory_mib = sensor.driver.memory() >> 20,
             kernel = host.release,
+            driver = way,
             "watching"
         );
         Ok(sensor)

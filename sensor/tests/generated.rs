@@ -52,7 +52,7 @@ fn page() -> String {
     let missed = [(
         "recursion",
         "kernel",
-        "The program was under way on that processor, interrupted by itself or, since Linux 7.0, preempted: the kernel skipped the event.",
+        "A program was under way on that processor, interrupted or preempted (docs/kernels.md, Linux 7.0): the kernel skipped the event.",
     )];
     let sensor = Loss::ALL.iter().map(|loss| (loss.label(), "sensor", loss.doc()));
     let spool = loss::Loss::ALL.iter().map(|loss| (loss.label(), "spool", loss.doc()));

@@ -14,8 +14,14 @@ use crate::checkout::{self, Checkout, Package};
 use crate::{binaries, ebpf, process};
 
 /// Variables that tests and benchmarks read, to be carried through sudo.
-pub const CARRIED: [&str; 5] =
-    ["REQUIRE_KERNEL", "GYRFALCON_CONFORMANCE", "GYRFALCON_FALCO_RULES", "GYRFALCON_E2E_LONG", "RUST_BACKTRACE"];
+pub const CARRIED: [&str; 6] = [
+    "REQUIRE_KERNEL",
+    "GYRFALCON_CONFORMANCE",
+    "GYRFALCON_FALCO_RULES",
+    "GYRFALCON_E2E_LONG",
+    "GYRFALCON_HOOKS",
+    "RUST_BACKTRACE",
+];
 
 /// Why nothing can be run as root here, if it cannot.
 pub fn refused() -> Option<String> {

@@ -36,8 +36,11 @@ pub mod setting {
     pub const COMPAT: usize = 3;
     /// Most bytes of data that a record has; at most [`crate::record::DATA_MAX`].
     pub const DATA: usize = 4;
+    /// 1 when the programs of `sys_exit`, exec and exit are loaded as tracepoints of perf (`BPF_PROG_TYPE_TRACEPOINT`): what
+    /// they are handed is then the tracepoint's record, not its arguments.
+    pub const PERF: usize = 5;
     /// How many words there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
 }
 
 /// Slots of the tail-call array `SYSCALLS`: native system call numbers, then helpers.

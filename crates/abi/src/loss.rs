@@ -1,7 +1,6 @@
 //! Every way in which a kernel program can fail to deliver an event.
 //!
-//! Counters live in the per-CPU array `COUNTERS`: one element per record kind, holding one `u64` per
-//! [`KernelCounter`].
+//! Counters live in the array `COUNTERS`: for each CPU one element per record kind, holding one `u64` per [`KernelCounter`].
 
 macro_rules! counters {
     ($( $(#[doc = $doc:literal])+ $name:ident = $label:literal, )*) => {

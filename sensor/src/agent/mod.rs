@@ -55,6 +55,7 @@ use crate::{
     active::Active,
     cli,
     confine::confine,
+    driver::Hooks,
     exit::Exit,
     health,
     names::Names,
@@ -86,13 +87,14 @@ enum Wake {
 pub fn run(args: &cli::Agent) -> Exit {
     // Before there is any other thread. A folder that cannot be made is reported by who uses it.
     let _ = fs::create_dir_all(&args.link.state_dir);
+    let hooks = Hooks::choose();
     confine(std::slice::from_ref(&args.link.state_dir));
     let (sender, wakes) = mpsc::channel();
     if let Err(error) = signals::send(&[SIGINT, SIGTERM], sender.clone(), |_| Wake::Signal) {
         error!(error = %error, "cannot receive signals");
         return Exit::System;
     }
-    match Agent::start(args, sender) {
+    match Agent::start(args, hooks, sender) {
         Ok(agent) => agent.control(&wakes),
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
@@ -119,7 +121,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(args: &cli::Agent, wakes: Sender<Wake>) -> Result<Self, Failed> {
+    fn start(args: &cli::Agent, hooks: Hooks, wakes: Sender<Wake>) -> Result<Self, Failed> {
         let lock = lock(&args.link.state_dir)?;
         let (spool, queue, writer) =
             spool::start(&args.link.state_dir.join("spool"), Limits::mib(args.link.spool_mib))?;
@@ -140,7 +142,9 @@ impl Agent {
         let names = Arc::new(Names::default());
         let options =
             Options { hostname: args.node_name.as_str().into(), resolver: Some(names.clone()), ..Options::default() };
+        let hello = hello(args, &hooks);
         let setup = Setup {
+            hooks,
             driver: crate::driver::Options {
                 ring_bytes: args.ring_mib << 20,
                 data_bytes: args.snaplen,
@@ -175,7 +179,7 @@ impl Agent {
         let report = watch::Sender::new(proto::NodeReport::default());
         let link = link::Parts {
             address: address(args),
-            hello: hello(args),
+            hello,
             spool,
             queue: Arc::clone(&queue),
             acks,
@@ -353,7 +357,7 @@ fn address(args: &cli::Agent) -> link::Address {
     link::Address { dial, name, ca: args.link.ca.clone(), token: args.link.token.clone() }
 }
 
-fn hello(args: &cli::Agent) -> proto::Hello {
+fn hello(args: &cli::Agent, hooks: &Hooks) -> proto::Hello {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     proto::Hello {
         node: args.node_name.clone(),
@@ -361,7 +365,7 @@ fn hello(args: &cli::Agent) -> proto::Hello {
         kernel: read("/proc/sys/kernel/osrelease"),
         architecture: std::env::consts::ARCH.to_owned(),
         boot_id: read("/proc/sys/kernel/random/boot_id"),
-        driver: "tp_btf".to_owned(),
+        driver: hooks.name().to_owned(),
         ..proto::Hello::default()
     }
 }

@@ -5,7 +5,7 @@ use link::chain;
 use crate::{
     cli,
     containers::{self, sockets::sockets},
-    driver::{self, Driver, Host, Rings, Rows},
+    driver::{self, Driver, Hooks, Host, Rings, Rows},
     exit::Exit,
     out,
     procfs::Reader,
@@ -28,11 +28,13 @@ fn examine(args: &cli::Containers) -> (Exit, Vec<String>) {
     let features = host.features();
     let mut lines: Vec<_> = features.iter().map(|f| format!("{:4} {}: {}", mark(f.present), f.name, f.note)).collect();
     lines.push(format!("     processes in /proc: {}", Reader::new(host.cgroups, &args.host_root).all().len()));
-    match try_all(&host) {
+    let hooks = Hooks::choose();
+    let way = hooks.name();
+    match try_all(&host, hooks) {
         Ok((rows, rings)) => {
             lines.push(format!("yes  kernel programs: exec, fork, exit and {rows} system calls load and attach"));
-            let hook = "tp_btf sys_exit with a tail call per system call; an untraced call costs an empty slot";
-            lines.push(format!("     hook in use: {hook}"));
+            let hook = "sys_exit with a tail call per system call; an untraced call costs an empty slot";
+            lines.push(format!("     hook in use: {way} {hook}"));
             let said = match rings {
                 Rings::Functions => "files that it opens, connections and sockets are events",
                 Rings::Tracepoint => {
@@ -66,7 +68,7 @@ fn runtimes(args: &cli::Containers) -> Vec<String> {
 }
 
 /// Loads and attaches everything once, for a moment. How many system calls there are, and how rings are seen.
-fn try_all(host: &Host) -> Result<(usize, Rings), driver::DriverError> {
+fn try_all(host: &Host, hooks: Hooks) -> Result<(usize, Rings), driver::DriverError> {
     let small = 1 << 16;
     let options = driver::Options {
         ring_bytes: small,
@@ -74,7 +76,7 @@ fn try_all(host: &Host) -> Result<(usize, Rings), driver::DriverError> {
         urgent_ring_bytes: small,
         ..driver::Options::default()
     };
-    let (mut driver, _consumer) = Driver::load(host, driver::object(), options)?;
+    let (mut driver, _consumer) = Driver::load(host, hooks, driver::object(), options)?;
     driver.trace(Rows::all_programs())?;
     Ok((driver::names().count(), driver.sees_rings()))
 }

@@ -27,6 +27,7 @@ use crate::{
     cli,
     commands::{hostname, print_messages},
     confine::confine,
+    driver::Hooks,
     exit::Exit,
     input,
     pipeline::{Origin, Publish},
@@ -64,6 +65,7 @@ pub fn record(args: &cli::Record) -> Exit {
             return Exit::System;
         }
     };
+    let hooks = Hooks::choose();
     // Before there is any other thread.
     confine(std::slice::from_ref(&args.file));
     let (sender, wakes) = mpsc::channel();
@@ -71,7 +73,7 @@ pub fn record(args: &cli::Record) -> Exit {
         error!(error = %error, "cannot receive signals");
         return Exit::System;
     }
-    match run(args, file, options, active, &wakes) {
+    match run(args, hooks, file, options, active, &wakes) {
         Ok(()) => Exit::Fine,
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot record");
@@ -102,6 +104,7 @@ fn of_rules(args: &cli::Record, options: Options) -> Result<Active, Exit> {
 
 fn run(
     args: &cli::Record,
+    hooks: Hooks,
     file: File,
     options: Options,
     active: Arc<Active>,
@@ -120,6 +123,7 @@ fn run(
     };
     let (recorder, tap) = Recorder::start(Writer::new(BufWriter::new(file), &head)?)?;
     let setup = Setup {
+        hooks,
         driver: crate::driver::Options {
             ring_bytes: args.ring_mib << 20,
             data_bytes: args.snaplen,

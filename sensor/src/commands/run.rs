@@ -31,6 +31,7 @@ use crate::{
     cli,
     commands::{compile_options, hostname, print_messages},
     confine::{Writable, confine},
+    driver::Hooks,
     exit::Exit,
     input::{self, Content, File, InputError},
     names::Names,
@@ -75,6 +76,7 @@ pub fn run(args: &cli::Run) -> Exit {
     };
     // A folder that cannot be made is of no use to a sink either, which will say so.
     args.writable.iter().for_each(|folder| drop(std::fs::create_dir_all(folder)));
+    let hooks = Hooks::choose();
     // Before there is any other thread.
     let written = sinks.iter().filter_map(written).map(Path::to_owned);
     let writable = confine(&written.chain(args.writable.iter().cloned()).collect::<Vec<_>>());
@@ -89,7 +91,7 @@ pub fn run(args: &cli::Run) -> Exit {
         let _ = sender.send(Wake::Files);
     }
     drop(files);
-    match Standalone::start(args, (options, names), active, compiled.specs, sinks, writable) {
+    match Standalone::start(args, hooks, (options, names), active, compiled.specs, sinks, writable) {
         Ok(sensor) => sensor.control(args, &wakes),
         Err(failed) => {
             error!(error = %chain(&*failed), "cannot start");
@@ -138,6 +140,7 @@ struct Standalone {
 impl Standalone {
     fn start(
         args: &cli::Run,
+        hooks: Hooks,
         (options, names): (Options, Arc<Names>),
         active: Arc<Active>,
         specs: Specs,
@@ -151,6 +154,7 @@ impl Standalone {
         let sinks = Sinks::start(configs)?;
         let publish = Box::new(sinks.fanout());
         let setup = Setup {
+            hooks,
             driver: crate::driver::Options {
                 ring_bytes: args.ring_mib << 20,
                 data_bytes: args.snaplen,

@@ -1,6 +1,6 @@
 //! Hands filters to the kernel: see [`abi::filter`] for what they mean.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
 use abi::{
     filter::{Filter, PREFIX_BYTES, PREFIXES},
@@ -30,14 +30,14 @@ type Words = [u64; Filter::WORDS];
 pub struct FilterMaps {
     filters: Array<MapData, Words>,
     prefixes: LpmTrie<MapData, [u8; PREFIX_BYTES], u64>,
-    stored: HashSet<(Vec<u8>, u64)>,
+    stored: BTreeMap<Vec<u8>, u64>,
     on: Vec<(u32, Filter)>,
     urgent: Vec<u32>,
 }
 
 impl FilterMaps {
     pub(super) fn new(filters: Array<MapData, Words>, prefixes: LpmTrie<MapData, [u8; PREFIX_BYTES], u64>) -> Self {
-        Self { filters, prefixes, stored: HashSet::new(), on: Vec::new(), urgent: Vec::new() }
+        Self { filters, prefixes, stored: BTreeMap::new(), on: Vec::new(), urgent: Vec::new() }
     }
 
     /// Lets everything pass. When this returns, no program is at work with a filter any more.
@@ -54,6 +54,9 @@ impl FilterMaps {
     }
 
     /// Puts filters into effect. Everything passes while the path sets are exchanged.
+    ///
+    /// What both sets have is left alone: while an element is changed, a kernel that has the programs as tracepoints of perf
+    /// does not call them (docs/kernels.md, Linux 7.0).
     pub fn set(&mut self, filters: &Filters) -> Result<(), MapError> {
         self.clear()?;
         for index in self.urgent.drain(..) {
@@ -64,16 +67,23 @@ impl FilterMaps {
             self.filters.set(index, words(&Filter { urgent: 1, ..Filter::OFF }), 0)?;
             self.urgent.push(index);
         }
-        for (prefix, _) in self.stored.drain() {
-            self.prefixes.remove(&key(&prefix))?;
-        }
         if filters.prefixes.len() > PREFIXES as usize {
             // More paths than the map holds: no filter is the right filter.
             return Ok(());
         }
-        for (prefix, sets) in &filters.prefixes {
-            self.prefixes.insert(&key(prefix), sets, 0)?;
-            self.stored.insert((prefix.clone(), *sets));
+        let wanted: BTreeMap<&[u8], u64> =
+            filters.prefixes.iter().map(|(prefix, sets)| (prefix.as_slice(), *sets)).collect();
+        let stale: Vec<Vec<u8>> =
+            self.stored.keys().filter(|prefix| !wanted.contains_key(prefix.as_slice())).cloned().collect();
+        for prefix in stale {
+            self.prefixes.remove(&key(&prefix))?;
+            self.stored.remove(&prefix);
+        }
+        for (prefix, sets) in wanted {
+            if self.stored.get(prefix) != Some(&sets) {
+                self.prefixes.insert(&key(prefix), sets, 0)?;
+                self.stored.insert(prefix.to_vec(), sets);
+            }
         }
         for (name, filter) in &filters.rows {
             let Some(index) = index_of(name) else { continue };

@@ -52,9 +52,7 @@ impl Host {
     /// Whether the current task is read through a typed pointer. The helper is there since Linux 5.11, but older verifiers
     /// lose the value of an offset that the compiler puts on the stack, and refuse the sum (seen with 6.1; 6.12 takes it).
     pub fn typed_current(&self) -> bool {
-        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        version >= (6, 12)
+        version(&self.release) >= (6, 12)
     }
 
     /// Whether 32-bit system calls can be told apart.
@@ -107,6 +105,12 @@ impl Host {
         }
         features
     }
+}
+
+/// The first two numbers of a kernel's release; zeros where there are none.
+pub(super) fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Whether lockdown forbids reading kernel memory.

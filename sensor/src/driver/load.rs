@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
 };
 
@@ -15,13 +15,15 @@ use abi::{
 };
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, ArrayOfMaps, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError, ProgramFd, tp_btf::BtfTracePointLinkId},
+    maps::{Array, ArrayOfMaps, Map, MapData, MapError, ProgramArray, RingBuf},
+    programs::{Program as Loaded, ProgramError, ProgramFd, tp_btf::BtfTracePointLinkId},
 };
 
 use super::{
     consumer::{Consumer, ControlPage},
+    counters::CounterMap,
     filter::{FilterMaps, Filters},
+    hooks::Hooks,
     host::{CgroupSource, Host},
     levels::{Levels, RingLevel},
     ring::Ring,
@@ -135,9 +137,9 @@ pub struct Counts {
     pub events: Vec<(&'static str, KernelCounts)>,
     /// What each CPU lost, as far as it lost anything.
     pub losses: Vec<KernelLoss>,
-    /// Events that the kernel skipped because the program was under way on that processor: interrupted by itself or, since
-    /// Linux 7.0, preempted.
-    pub recursion_misses: u64,
+    /// By attached program, the events that the kernel skipped because a program was under way on that processor; only those
+    /// that there are.
+    pub skipped: Vec<(&'static str, u64)>,
 }
 
 impl Counts {
@@ -148,7 +150,12 @@ impl Counts {
 
     /// Events that rules did not see.
     pub fn lost(&self) -> u64 {
-        self.events.iter().map(|(_, counts)| counts.lost()).sum::<u64>() + self.recursion_misses
+        self.events.iter().map(|(_, counts)| counts.lost()).sum::<u64>() + self.recursion_misses()
+    }
+
+    /// Events that the kernel skipped.
+    pub fn recursion_misses(&self) -> u64 {
+        self.skipped.iter().map(|(_, count)| count).sum()
     }
 }
 
@@ -161,11 +168,12 @@ pub struct Driver {
     compat: Option<ProgramArray<MapData>>,
     generic_kinds: Array<MapData, u32>,
     exec_helpers: ProgramArray<MapData>,
-    counters: PerCpuArray<MapData, [u64; COUNTERS]>,
+    counters: CounterMap,
     _rings: ArrayOfMaps<MapData, RingBuf<MapData>>,
     control: Arc<ControlPage>,
     programs: HashMap<String, ProgramFd>,
-    links: Vec<(&'static str, BtfTracePointLinkId)>,
+    hooks: Hooks,
+    links: Vec<(&'static str, Link)>,
     ring_hooks: RingHooks,
     filters: FilterMaps,
     slots: Slots,
@@ -176,8 +184,13 @@ pub struct Driver {
 
 impl Driver {
     /// Loads the programs and attaches exec, fork and exit; no system call is traced yet.
-    pub fn load(host: &Host, object: Option<&[u8]>, options: Options) -> Result<(Self, Consumer), DriverError> {
-        let object = object.ok_or(DriverError::NoObject)?;
+    pub fn load(
+        host: &Host,
+        hooks: Hooks,
+        object: Option<&[u8]>,
+        options: Options,
+    ) -> Result<(Self, Consumer), DriverError> {
+        let object = hooks.object(object.ok_or(DriverError::NoObject)?);
         let mut settings = [0u64; setting::COUNT];
         settings[setting::DIRECT] = u64::from(host.typed_current());
         settings[setting::OWN_TGID] = u64::from(std::process::id());
@@ -187,16 +200,23 @@ impl Driver {
             CgroupSource::Controller { index, .. } => index,
         };
         settings[setting::DATA] = u64::from(options.data_bytes.min(DATA_MAX));
+        settings[setting::PERF] = u64::from(matches!(hooks, Hooks::Perf(_)));
+        let cpus = aya::util::nr_cpus().unwrap_or(1) as u32;
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &host.offsets.values, true)
             .override_global("SETTINGS", &settings, true)
+            .map_max_entries("COUNTERS", CounterMap::entries(cpus))
             .verifier_log_level(VerifierLogLevel::VERBOSE)
-            .load(object)
+            .load(&object)
             .map_err(object_error)?;
         let (rings, consumer_rings) = rings(&mut ebpf, options)?;
         let control = match ebpf.take_map("CONTROL") {
             Some(Map::Array(data)) => Arc::new(ControlPage::new(data)?),
             _ => return Err(DriverError::Lacks { name: "map CONTROL".to_owned() }),
+        };
+        let counters = match ebpf.take_map("COUNTERS") {
+            Some(Map::Array(data)) => CounterMap::new(data, cpus)?,
+            _ => return Err(DriverError::Lacks { name: "map COUNTERS".to_owned() }),
         };
         let consumer = Consumer::new(consumer_rings, Arc::clone(&control))
             .map_err(|source| DriverError::Memory { what: "the consumer's wait queue", source })?;
@@ -207,10 +227,11 @@ impl Driver {
             compat: host.compat().then(|| take(&mut ebpf, "COMPAT_SYSCALLS")).transpose()?,
             generic_kinds: take(&mut ebpf, "GENERIC_KINDS")?,
             exec_helpers: take(&mut ebpf, "EXEC_HELPERS")?,
-            counters: take(&mut ebpf, "COUNTERS")?,
+            counters,
             _rings: rings,
             control,
             programs: HashMap::new(),
+            hooks,
             links: Vec::new(),
             ring_hooks: RingHooks::default(),
             filters: FilterMaps::new(take(&mut ebpf, "FILTERS")?, take(&mut ebpf, "PATH_PREFIXES")?),
@@ -260,7 +281,7 @@ impl Driver {
             self.dispatching = true;
         }
         if !self.ring_hooks.follows(rows) {
-            let btf = types(&mut self.btf)?;
+            let btf = kernel_types(&mut self.btf)?;
             self.ring_hooks.follow(&mut self.ebpf, btf, rows);
         }
         self.empty(&wanted)
@@ -307,7 +328,9 @@ impl Driver {
     /// Ends all hooks; counters can still be read.
     pub fn detach(&mut self) -> Result<(), DriverError> {
         for (name, link) in self.links.drain(..) {
-            tracepoint(&mut self.ebpf, name)?.detach(link).map_err(|source| refused(name, source))?;
+            if let (Link::Typed(link), Loaded::BtfTracePoint(program)) = (link, loaded(&mut self.ebpf, name)?) {
+                program.detach(link).map_err(|source| refused(name, source))?;
+            }
         }
         self.ring_hooks.end(&mut self.ebpf);
         Ok(())
@@ -364,10 +387,9 @@ impl Driver {
         const FIXED: [(&str, u16); 3] = [("exec", kind::EXEC), ("fork", kind::FORK), ("exit", kind::EXIT)];
         let (mut counts, mut losses) = (Vec::new(), Vec::new());
         for (name, kind) in FIXED.into_iter().chain(kinds()) {
-            let values = self.counters.get(&u32::from(kind), 0).map_err(map_error("COUNTERS"))?;
             let mut sum = KernelCounts::default();
-            for (cpu, values) in values.iter().enumerate() {
-                for (total, value) in sum.0.iter_mut().zip(values) {
+            for (cpu, values) in self.counters.of(kind).enumerate() {
+                for (total, value) in sum.0.iter_mut().zip(&values) {
                     *total += value;
                 }
                 let lost = KernelCounter::ALL.iter().filter(|cause| cause.is_loss());
@@ -377,13 +399,14 @@ impl Driver {
             }
             counts.push((name, sum));
         }
-        let missed = ["sys_exit", "process_exec", "process_fork", "process_exit"]
-            .iter()
-            .filter_map(|name| self.programs.get(*name))
+        let skipped = ["sys_exit", "process_exec", "process_fork", "process_exit"]
+            .into_iter()
+            .filter_map(|name| Some((name, self.programs.get(name)?)))
             .chain(self.ring_hooks.programs())
-            .filter_map(recursion_misses)
-            .sum();
-        Ok(Counts { events: counts, losses, recursion_misses: missed })
+            .filter_map(|(name, program)| Some((name, recursion_misses(program)?)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        Ok(Counts { events: counts, losses, skipped })
     }
 
     /// Loads a program once.
@@ -391,9 +414,13 @@ impl Driver {
         if let Some(fd) = self.programs.get(name) {
             return fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source });
         }
-        let btf = types(&mut self.btf)?;
-        let program = tracepoint(&mut self.ebpf, name)?;
-        program.load(hook, btf).map_err(|source| refused(name, source))?;
+        let program = loaded(&mut self.ebpf, name)?;
+        let result = match program {
+            Loaded::TracePoint(program) => program.load(),
+            Loaded::BtfTracePoint(program) => program.load(hook, kernel_types(&mut self.btf)?),
+            _ => return Err(lacks(name)),
+        };
+        result.map_err(|source| refused(name, source))?;
         let fd = program.fd().map_err(|source| refused(name, source))?;
         let clone = |fd: &ProgramFd| {
             fd.try_clone().map_err(|source| DriverError::Memory { what: "a program's descriptor", source })
@@ -404,21 +431,14 @@ impl Driver {
     }
 
     fn attach(&mut self, name: &'static str, hook: &str) -> Result<(), DriverError> {
-        self.program(name, hook)?;
-        let link = tracepoint(&mut self.ebpf, name)?.attach().map_err(|source| refused(name, source))?;
-        self.links.push((name, link));
+        let fd = self.program(name, hook)?;
+        let link = match (self.hooks.tracepoint(hook), loaded(&mut self.ebpf, name)?) {
+            (Some(point), _) => point.attach(fd.as_fd()).map(Link::Perf).map_err(ProgramError::from),
+            (None, Loaded::BtfTracePoint(program)) => program.attach().map(Link::Typed),
+            (None, _) => return Err(lacks(name)),
+        };
+        self.links.push((name, link.map_err(|source| refused(name, source))?));
         Ok(())
-    }
-}
-
-/// The kernel's types, parsed when they are not.
-fn types(btf: &mut Option<Btf>) -> Result<&Btf, DriverError> {
-    match btf {
-        Some(btf) => Ok(btf),
-        none => {
-            let btf = Btf::from_sys_fs();
-            Ok(none.insert(btf.map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?))
-        }
     }
 }
 
@@ -435,9 +455,30 @@ fn recursion_misses(program: &ProgramFd) -> Option<u64> {
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
-fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, DriverError> {
-    let lacks = || DriverError::Lacks { name: format!("program {name}") };
-    ebpf.program_mut(name).ok_or_else(lacks)?.try_into().map_err(|_| lacks())
+/// What ends an attachment.
+enum Link {
+    Typed(BtfTracePointLinkId),
+    /// Ends when it is closed.
+    Perf(#[expect(dead_code, reason = "held, not used")] OwnedFd),
+}
+
+fn loaded<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Loaded, DriverError> {
+    ebpf.program_mut(name).ok_or_else(|| lacks(name))
+}
+
+fn lacks(program: &str) -> DriverError {
+    DriverError::Lacks { name: format!("program {program}") }
+}
+
+/// The kernel's types, read when they are first asked for.
+fn kernel_types(btf: &mut Option<Btf>) -> Result<&Btf, DriverError> {
+    match btf {
+        Some(btf) => Ok(btf),
+        none => {
+            let btf = Btf::from_sys_fs();
+            Ok(none.insert(btf.map_err(|source| DriverError::Object(Box::new(aya::EbpfError::BtfError(source))))?))
+        }
+    }
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DriverError> {

@@ -5,10 +5,13 @@
 
 pub mod btf;
 mod consumer;
+mod counters;
 mod filter;
+mod hooks;
 mod host;
 mod levels;
 mod load;
+mod perf;
 mod ring;
 mod rings;
 mod rows;
@@ -17,6 +20,7 @@ mod slice;
 pub use abi::loss::KernelCounter;
 pub use consumer::{Consumer, RIPE_NS, Waker, boot_time_ns};
 pub use filter::Filters;
+pub use hooks::Hooks;
 pub use host::{CgroupSource, Host};
 pub use levels::RingLevel;
 pub use load::{Counts, Driver, DriverError, Options};

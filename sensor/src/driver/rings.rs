@@ -136,9 +136,9 @@ impl RingHooks {
         self.rings.hooks().iter().filter(|hook| self.links.contains_key(hook.program)).map(|hook| hook.place)
     }
 
-    /// The programs, for their counters.
-    pub fn programs(&self) -> impl Iterator<Item = &ProgramFd> {
-        self.loaded.values()
+    /// The programs by name, for their counters.
+    pub fn programs(&self) -> impl Iterator<Item = (&'static str, &ProgramFd)> {
+        self.loaded.iter().map(|(name, program)| (*name, program))
     }
 
     /// Detaches everything.

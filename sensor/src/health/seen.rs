@@ -108,7 +108,7 @@ impl Seen {
         if let Some(counts) = &self.kernel {
             let kernel = KernelCounter::ALL.iter().filter(|counter| counter.is_loss());
             losses.extend(kernel.map(|counter| (counter.label(), counts.total(*counter))));
-            losses.push(("recursion", counts.recursion_misses));
+            losses.push(("recursion", counts.recursion_misses()));
         }
         losses
     }

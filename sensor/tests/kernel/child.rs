@@ -21,7 +21,7 @@ use std::{
 use abi::syscalls::{GENERIC, NONE, SYSCALLS};
 use nix::mount::{MsFlags, mount};
 
-use crate::{evasion, flood, harness::Helper, reload, rows, storm};
+use crate::{evasion, flood, harness::Helper, hooks, reload, rows, storm};
 
 /// The hidden argument; what to play follows.
 pub const PLAY: &str = "--traced-process";
@@ -40,7 +40,18 @@ pub fn play() -> Option<ExitCode> {
         ("storm", [program, first, count]) => storm::play(program, first, count),
         ("flood", [path, count]) => flood::play(path, count),
         ("shim", [program, args @ ..]) => shim(program, args),
-        ("where-names-are", [hosts, servers, program, args @ ..]) => enter(hosts, servers, program, args),
+        ("where-names-are", [hosts, servers, program, args @ ..]) => {
+            own_mounts();
+            bind(hosts, "/etc/hosts");
+            bind(servers, "/etc/resolv.conf");
+            become_program(program, args);
+        }
+        ("where-tracefs-is", [there, program, args @ ..]) => {
+            own_mounts();
+            set_tracefs(there == "true");
+            become_program(program, args);
+        }
+        ("hooked", [folder]) => hooks::play(folder),
         ("evade", [group, way, folder]) => evasion::play(group, way, folder),
         ("race", [race, folder]) => evasion::play_race(race, folder),
         ("exec-from-thread", [program]) => exec_from_thread(program),
@@ -87,14 +98,40 @@ pub fn where_names_are(hosts: &Path, servers: &Path, program: &str) -> Command {
     command
 }
 
-/// Becomes a program in a mount namespace of its own.
-fn enter(hosts: &str, servers: &str, program: &str, args: &[String]) {
-    let none: Option<&str> = None;
+/// A command that becomes another program where tracefs is mounted, or is not.
+pub fn where_tracefs_is(there: bool, program: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command.args([PLAY, "where-tracefs-is", &there.to_string(), program]);
+    command
+}
+
+const NONE_AT_ALL: Option<&str> = None;
+
+/// Enters a mount namespace of its own.
+fn own_mounts() {
+    let none = NONE_AT_ALL;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root's right");
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts of our own");
-    for (table, path) in [(hosts, "/etc/hosts"), (servers, "/etc/resolv.conf")] {
-        mount(Some(table), path, none, MsFlags::MS_BIND, none).expect("a file of this host");
+}
+
+/// Puts a file in the place of another.
+fn bind(file: &str, path: &str) {
+    mount(Some(file), path, NONE_AT_ALL, MsFlags::MS_BIND, NONE_AT_ALL).expect("a file of this host");
+}
+
+/// Mounts tracefs, or empty folders where it could be.
+fn set_tracefs(there: bool) {
+    if there && Path::new("/sys/kernel/tracing/events").is_dir() {
+        return;
     }
+    let kind = if there { "tracefs" } else { "tmpfs" };
+    let places = ["/sys/kernel/tracing", "/sys/kernel/debug"];
+    for place in if there { &places[..1] } else { &places[..] } {
+        mount(Some(kind), *place, Some(kind), MsFlags::empty(), NONE_AT_ALL).expect("a folder of every kernel");
+    }
+}
+
+fn become_program(program: &str, args: &[String]) {
     panic!("cannot become {program}: {}", Command::new(program).args(args).exec());
 }
 

@@ -154,7 +154,8 @@ fn losses_are_exact() {
     let losses: Vec<_> =
         losses.filter(|line| !line.ends_with(" 0") && state.iter().any(|event| line.contains(event))).collect();
     assert!(losses.is_empty(), "records of processes were lost: {losses:?}");
-    if lost > 0 {
+    // What `--drops-threshold` says when nobody says it.
+    if lost as f64 > 0.1 * (4 * calls()) as f64 {
         let told = sensor.expect("that events were lost", |alert| {
             alert.rule() == "Falco internal: syscall event drop" && !alert.has("n_drops", "0")
         });

@@ -14,6 +14,7 @@ mod falco;
 mod flood;
 mod harness;
 mod health;
+mod hooks;
 mod host;
 mod lifecycle;
 mod needs;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         agent::trials(),
         privileges::trials(),
         health::trials(),
+        hooks::trials(),
         record::trials(),
         flood::trials(),
     ];

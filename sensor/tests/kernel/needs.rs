@@ -9,7 +9,10 @@ use std::{
 
 use libtest_mimic::{Completion, Failed, Trial};
 
-use crate::{child, harness::GYRFALCON};
+use crate::{
+    child,
+    harness::{self, GYRFALCON},
+};
 
 /// Something that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub enum Need {
     Program(&'static str),
     /// A kernel that takes 32-bit system calls.
     Calls32,
+    /// A kernel whose programs can ask for the registers of a task, as tracepoints of perf must: since Linux 5.15.
+    RegistersOfTask,
     /// A kernel that makes sockets for io_uring, which is there since Linux 5.19 and can be switched off.
     SocketsByRing,
     /// The folder of Falco's rules.
@@ -38,6 +43,9 @@ impl Need {
             Self::Tracing => TRACING.get_or_init(no_tracing).clone(),
             Self::Program(name) => which(name).is_none().then(|| format!("there is no {name} on the path")),
             Self::Calls32 => (!child::takes_calls32()).then(|| "this kernel takes no 32-bit system calls".to_owned()),
+            Self::RegistersOfTask => {
+                (harness::kernel() < (5, 15)).then(|| "this kernel lacks bpf_task_pt_regs (Linux 5.15)".to_owned())
+            }
             Self::SocketsByRing => {
                 (!makes_sockets_by_ring()).then(|| "this kernel makes no sockets for io_uring (Linux 5.19)".to_owned())
             }
@@ -53,7 +61,12 @@ impl Need {
     fn is_required(self) -> bool {
         match self {
             Self::Tracing | Self::Program(_) => true,
-            Self::Calls32 | Self::SocketsByRing | Self::Crowd | Self::OfficialRules | Self::Conformance => false,
+            Self::Calls32
+            | Self::RegistersOfTask
+            | Self::SocketsByRing
+            | Self::Crowd
+            | Self::OfficialRules
+            | Self::Conformance => false,
         }
     }
 }

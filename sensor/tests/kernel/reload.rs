@@ -150,16 +150,21 @@ fn replaced_under_load() {
     let (first, second) = (by("first"), by("second"));
     eprintln!("{reloads} reloads during {count} opens: {first} alerts of one version, {second} of the other");
     let summary = sensor.stop();
+    // While it changes filters, a kernel that has the programs as tracepoints of perf may skip calls, and counts them.
+    let skipped = if harness::preempts_programs() { summary.skipped("sys_exit") } else { 0 };
+    let missing = wrong.iter().filter(|(_, times)| *times == 0).count() as u64;
+    eprintln!("{missing} opens were not told; {skipped} calls were skipped, and counted");
     assert!(
-        wrong.is_empty(),
+        missing == wrong.len() as u64 && missing <= skipped,
         "of {count} opens, {} were not told once: {:?}; log: {:#?}",
         wrong.len(),
         &wrong[..wrong.len().min(20)],
         summary.log.iter().skip_while(|line| !line.contains("stopping")).collect::<Vec<_>>()
     );
-    assert_eq!(alerts.len() as u64, count);
+    assert_eq!(alerts.len() as u64, count - missing);
+    assert!(skipped <= count / 50, "{skipped} skipped calls during {count} opens are too many");
     assert!(first > 0 && second > 0, "both versions had their time");
-    summary.is_clean();
+    summary.is_clean_but(skipped);
 }
 
 /// Opens a file of this name below a folder, which need not exist.
