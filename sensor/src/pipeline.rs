@@ -5,6 +5,7 @@
 //! what it does arrives as an [`Input`].
 
 mod core;
+mod share;
 
 use std::{
     sync::{
@@ -28,6 +29,7 @@ use sinks::Fanout;
 use tokio::sync::oneshot;
 
 use self::core::Core;
+pub use self::share::Share;
 use crate::{
     active::Active,
     containers::{Asker, Told},
@@ -91,6 +93,14 @@ pub enum Input {
     Clock(u64),
     /// What the sensor has to say about itself.
     Alert(Box<Alert>),
+    /// Deliver nothing that happens from now on; the answer is the time.
+    Pause(oneshot::Sender<u64>),
+    /// Deliver again.
+    GoOn,
+    /// Deliver again, and judge what happened at this boot-clock time or later.
+    JudgeFrom(u64),
+    /// Another sensor: what this process does is not judged, as what the sensor itself does is not.
+    Fellow(Option<u32>),
     /// Nothing is attached any more: deliver what is in the rings, then end.
     Stop,
 }
@@ -171,14 +181,17 @@ pub struct Parts {
     pub state: State,
     /// What to judge by until the scan is over: no rules.
     pub active: Arc<Active>,
+    /// Which records to judge.
+    pub share: Share,
 }
 
 impl Pipeline {
     /// Starts the loop on a thread of its own; it ends after [`Input::Stop`].
     pub fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<()>> {
-        let Parts { consumer, inputs, questions, asker, publish, tap, counters, state, active } = parts;
+        let Parts { consumer, inputs, questions, asker, publish, tap, counters, state, active, share } = parts;
         let mut core = Core::new(questions, asker, publish, counters, state, active);
         core.tap = tap;
+        core.share = share;
         let mut pipeline = Self { consumer, inputs, core };
         thread::Builder::new().name("events".to_owned()).spawn(move || {
             run_soon();
@@ -189,13 +202,13 @@ impl Pipeline {
     fn run(&mut self) {
         while !self.take_inputs() {
             let now = boot_time_ns();
-            let delivered = self.deliver(now.saturating_sub(RIPE_NS), now);
+            let delivered = self.deliver(now.saturating_sub(RIPE_NS).min(self.core.share.last_ns()), now);
             self.core.publish_counters();
             if delivered == 0 {
                 self.wait(now);
             }
         }
-        while self.deliver(u64::MAX, boot_time_ns()) > 0 {}
+        self.deliver_rest();
         // What waits for facts still gets its time.
         while self.core.waits() && !self.take_inputs() {
             let now = boot_time_ns();
@@ -204,6 +217,20 @@ impl Pipeline {
         }
         self.core.give_up();
         self.core.publish_counters();
+    }
+
+    /// Delivers what is in the rings and is to be delivered.
+    fn deliver_rest(&mut self) {
+        loop {
+            let (now, share) = (boot_time_ns(), self.core.share);
+            if self.deliver(share.last_ns(), now) == 0 {
+                if !share.unripe(now, RIPE_NS) {
+                    return;
+                }
+                // Nothing announces that a record will not become visible any more.
+                thread::sleep(Duration::from_nanos(RIPE_NS / 4));
+            }
+        }
     }
 
     /// Sleeps until there is something to do.
@@ -232,6 +259,17 @@ impl Pipeline {
                 Ok(Input::ContainerUsers(cgroup, users)) => core.state.set_container_users(cgroup, *users),
                 Ok(Input::Alert(alert)) => core.say(*alert),
                 Ok(Input::Clock(boot_ns)) => core.clock(boot_ns),
+                Ok(Input::Pause(done)) => {
+                    // Later than all that was delivered: records rest for longer than this takes.
+                    let now = boot_time_ns();
+                    core.share.pause(now);
+                    if done.send(now).is_err() {
+                        core.share.go_on();
+                    }
+                }
+                Ok(Input::GoOn) => core.share.go_on(),
+                Ok(Input::JudgeFrom(from_ns)) => core.share.judge_from(from_ns),
+                Ok(Input::Fellow(process)) => core.fellow = process,
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
             }

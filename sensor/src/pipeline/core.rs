@@ -25,7 +25,7 @@ use rules::{
     ruleset::{Evaluation, RuleRef},
 };
 
-use super::{Counters, Origin, Publish, Tap};
+use super::{Counters, Origin, Publish, Share, Tap};
 use crate::{
     active::Active,
     containers::{Asker, Told},
@@ -74,6 +74,10 @@ pub struct Core {
     pub state: State,
     /// What to judge by.
     pub active: Arc<Active>,
+    /// Which records are judged; the others are state only.
+    pub share: Share,
+    /// The process of another sensor, whose doings are not judged.
+    pub fellow: Option<u32>,
     scratch: Scratch,
     /// Events that were judged and are not among the counters yet.
     judged: u64,
@@ -128,6 +132,8 @@ impl Core {
             counters,
             state,
             active,
+            share: Share::ALL,
+            fellow: None,
             scratch: Scratch::default(),
             judged: 0,
             unasked: VecDeque::new(),
@@ -401,7 +407,8 @@ impl Core {
             let process = wanted.process || wanted.cgroup;
             self.ask(Question { pid: record.header.tgid, process, cgroup, users });
         }
-        if self.judge(record) {
+        let header = &record.header;
+        if self.share.judges(header.time) && self.fellow != Some(header.tgid) && self.judge(record) {
             self.judged += 1;
             if let Some(loss) = loss {
                 self.state.losses.add(loss);
