@@ -99,7 +99,7 @@ pub enum Input {
     GoOn,
     /// Deliver again, and judge what happened at this boot-clock time or later.
     JudgeFrom(u64),
-    /// Another sensor: what this process does is not judged, as what the sensor itself does is not.
+    /// Another sensor: what this process does is not collected, as what the sensor itself does is not.
     Fellow(Option<u32>),
     /// Nothing is attached any more: deliver what is in the rings, then end.
     Stop,
@@ -269,7 +269,7 @@ impl Pipeline {
                 }
                 Ok(Input::GoOn) => core.share.go_on(),
                 Ok(Input::JudgeFrom(from_ns)) => core.share.judge_from(from_ns),
-                Ok(Input::Fellow(process)) => core.fellow = process,
+                Ok(Input::Fellow(process)) => self.consumer.leave_out(process),
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
             }

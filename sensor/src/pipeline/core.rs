@@ -76,8 +76,6 @@ pub struct Core {
     pub active: Arc<Active>,
     /// Which records are judged; the others are state only.
     pub share: Share,
-    /// The process of another sensor, whose doings are not judged.
-    pub fellow: Option<u32>,
     scratch: Scratch,
     /// Events that were judged and are not among the counters yet.
     judged: u64,
@@ -133,7 +131,6 @@ impl Core {
             state,
             active,
             share: Share::ALL,
-            fellow: None,
             scratch: Scratch::default(),
             judged: 0,
             unasked: VecDeque::new(),
@@ -407,8 +404,7 @@ impl Core {
             let process = wanted.process || wanted.cgroup;
             self.ask(Question { pid: record.header.tgid, process, cgroup, users });
         }
-        let header = &record.header;
-        if self.share.judges(header.time) && self.fellow != Some(header.tgid) && self.judge(record) {
+        if self.share.judges(record.header.time) && self.judge(record) {
             self.judged += 1;
             if let Some(loss) = loss {
                 self.state.losses.add(loss);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed, mpsc},
 };
 
 use event::{
@@ -22,7 +22,7 @@ use crate::{
     active::Active,
     containers::{Asker, Told},
     lookup::Question,
-    pipeline::{Counters, Origin, Publish},
+    pipeline::{Counters, Origin, Publish, Share},
 };
 
 /// Every mkdir is an alert that says where it was.
@@ -207,6 +207,27 @@ fn an_exec_names_the_cgroup_that_others_wait_for() {
     w.core.take(&mkdir(7, 2), 0, 0);
     w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
     assert_eq!(w.seen(), ["1 000000000000 web pod-web <NA>", "2 000000000000 web pod-web exe-7"]);
+}
+
+#[test]
+fn what_another_sensor_judges_changes_the_state_only() {
+    let mut w = world();
+    w.core.share = Share::NOTHING;
+    w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
+    w.core.take(&exec(7), 0, 0);
+    w.core.take(&mkdir(7, 1), 0, 0);
+    // These wait for facts.
+    w.core.take(&exec(8), 0, 0);
+    w.core.take(&mkdir(8, 2), 0, 0);
+    w.core.share.judge_from(10);
+    w.core.take(&mkdir(8, 9), 0, 0);
+    w.core.take(&mkdir(8, 10), 0, 0);
+    w.core.told(Told::Facts(id(8).into(), facts("db")), 0);
+    assert_eq!(w.seen(), ["10 000000000000 db pod-db exe-8"]);
+    w.core.take(&mkdir(7, 10), 0, 0);
+    assert_eq!(w.seen(), ["10 000000000000 web pod-web exe-7"], "what it executed before is known");
+    w.core.publish_counters();
+    assert_eq!(w.core.counters.events.load(Relaxed), 2);
 }
 
 #[derive(Debug, Clone)]
