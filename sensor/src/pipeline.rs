@@ -93,11 +93,11 @@ pub enum Input {
     Clock(u64),
     /// What the sensor has to say about itself.
     Alert(Box<Alert>),
-    /// Deliver nothing that happens from now on; the answer is the time.
+    /// Put aside what happens from now on; the answer is the time.
     Pause(oneshot::Sender<u64>),
-    /// Deliver again.
+    /// The pause is over.
     GoOn,
-    /// Deliver again, and judge what happened at this boot-clock time or later.
+    /// The same, and judge what happened at this boot-clock time or later.
     JudgeFrom(u64),
     /// Another sensor: what this process does is not collected, as what the sensor itself does is not.
     Fellow(Option<u32>),
@@ -202,7 +202,7 @@ impl Pipeline {
     fn run(&mut self) {
         while !self.take_inputs() {
             let now = boot_time_ns();
-            let delivered = self.deliver(now.saturating_sub(RIPE_NS).min(self.core.share.last_ns()), now);
+            let delivered = self.deliver(self.core.until(now.saturating_sub(RIPE_NS)), now);
             self.core.publish_counters();
             if delivered == 0 {
                 self.wait(now);
@@ -219,7 +219,8 @@ impl Pipeline {
         self.core.publish_counters();
     }
 
-    /// Delivers what is in the rings and is to be delivered.
+    /// Delivers what is in the rings and is to be delivered. What another sensor judges is left there, and what was put aside of
+    /// it.
     fn deliver_rest(&mut self) {
         loop {
             let (now, share) = (boot_time_ns(), self.core.share);
@@ -267,8 +268,14 @@ impl Pipeline {
                         core.share.go_on();
                     }
                 }
-                Ok(Input::GoOn) => core.share.go_on(),
-                Ok(Input::JudgeFrom(from_ns)) => core.share.judge_from(from_ns),
+                Ok(Input::GoOn) => {
+                    core.share.go_on();
+                    core.go_on(boot_time_ns());
+                }
+                Ok(Input::JudgeFrom(from_ns)) => {
+                    core.share.judge_from(from_ns);
+                    core.go_on(boot_time_ns());
+                }
                 Ok(Input::Fellow(process)) => self.consumer.leave_out(process),
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,

@@ -1,15 +1,18 @@
 //! Which records a sensor judges, while two of them are on one host.
 //!
 //! Records bear the time of the kernel's boot clock, which both sensors share: so one moment is enough to say who judges
-//! what. Until it is agreed, the one that will judge what comes after delivers nothing, for a record that has been taken
-//! into the state cannot be judged any more.
+//! what. Until it is agreed, the one that will judge what comes after puts records aside, for one that has been taken into the
+//! state cannot be judged any more.
+
+/// Most bytes of records that are put aside: what comes then stays in the rings.
+const ASIDE: usize = 32 << 20;
 
 /// What is judged and what is delivered, by the records' times (boot clock, nanoseconds).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// Records of before are taken into the state only.
     from_ns: u64,
-    /// Records of later stay in the rings.
+    /// Records of later wait.
     last_ns: u64,
 }
 
@@ -45,9 +48,43 @@ impl Share {
         self.last_ns
     }
 
+    /// Whether a record of this time is to wait.
+    pub fn is_later(self, time: u64) -> bool {
+        time > self.last_ns
+    }
+
     /// Whether a record that is to be delivered may not be visible yet, if it takes `ripe_ns` to become so.
     pub fn unripe(self, now: u64, ripe_ns: u64) -> bool {
         self.last_ns != u64::MAX && now <= self.last_ns.saturating_add(ripe_ns)
+    }
+}
+
+/// Records that wait until it is known who judges them, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Aside {
+    records: Vec<(Box<[u8]>, u16)>,
+    bytes: usize,
+}
+
+impl Aside {
+    /// Puts a record of a CPU aside.
+    pub fn push(&mut self, record: &[u8], cpu: u16) {
+        self.bytes += record.len();
+        self.records.push((record.into(), cpu));
+    }
+
+    /// Whether no more should be put aside.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= ASIDE
+    }
+}
+
+impl IntoIterator for Aside {
+    type Item = (Box<[u8]>, u16);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.records.into_iter()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ::bundle::{Bundle, Unit};
@@ -345,7 +345,8 @@ fn all_numbers(operator: &mut Operator, count: u64) -> u64 {
         session.welcome(0, 100_000).await;
         let mut heard: BTreeMap<u64, u64> = BTreeMap::new();
         while (heard.len() as u64) < count {
-            for alert in session.alerts().await.alerts {
+            // What a sensor says about itself is of no resource.
+            for alert in session.alerts().await.alerts.into_iter().filter(|alert| !alert.unit.is_empty()) {
                 let behind = alert.message.split_once("gyr-reader /etc/shadow n").map(|(_, behind)| behind);
                 let number = behind.and_then(|behind| behind.split(' ').next()?.parse().ok());
                 *heard
@@ -356,7 +357,6 @@ fn all_numbers(operator: &mut Operator, count: u64) -> u64 {
         assert!(heard.keys().copied().eq(0..count), "{heard:?}");
         let told = heard.values().sum();
         hits(&mut session, told).await;
-        session.acknowledge(told).await;
         told - count
     })
 }
@@ -370,6 +370,8 @@ fn takes_over() {
         scope.spawn(|| {
             while !stop.load(Relaxed) {
                 node.trigger_number(said.fetch_add(1, Relaxed));
+                // Often, but not so that a ring fills up while a busy machine lets the event loop wait.
+                thread::sleep(Duration::from_millis(4));
             }
         });
         let new = node.agent(operator.address);

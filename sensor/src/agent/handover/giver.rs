@@ -18,7 +18,7 @@ const HELLO: Duration = Duration::from_secs(5);
 /// How long the other sensor may take to begin: loading its programs takes seconds, on a busy machine more of them.
 const PREPARE: Duration = Duration::from_secs(300);
 
-/// How long it may take to say that it goes on: nothing is delivered meanwhile, and the rings fill up.
+/// How long it may take to say that it goes on: what happens meanwhile waits in memory.
 const MINE: Duration = Duration::from_secs(1);
 
 /// How often it may ask with another bundle.

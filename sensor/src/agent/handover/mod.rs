@@ -9,7 +9,7 @@
 //! ```text
 //! new → old   hello VERSION NAME     when it starts
 //! old → new   welcome NAME           or `no`: this is the one that I took over from
-//! new → old   take BUNDLE            it runs this bundle, and has stopped to take records out of its rings
+//! new → old   take BUNDLE            it runs this bundle, and puts records aside from now on
 //! old → new   until T                or `bundle`: another one is in the cache, look again
 //! new → old   mine                   it goes on, and judges what happened at T or later
 //! old → new   done                   all of before T is judged and on disk, lock and link are given up
@@ -25,7 +25,7 @@
 //! finds no room is counted.
 //!
 //! *Who fails?* Until `mine`, nothing is decided: the old sensor goes on when the new one ends, or says nothing for a
-//! second. An old sensor that ends or hangs has no say: the new one judges from when it stopped to take records, so that
+//! second. An old sensor that ends or hangs has no say: the new one judges from when it began to put them aside, so that
 //! an event may be judged twice but not by nobody, and waits for the lock, which the kernel takes from a process that ends.
 //! An old sensor that does not listen, being of a release that does not know all this, judges until it is ended; the new
 //! one says that it is ready, judges nothing, and takes the lock then.
@@ -99,11 +99,11 @@ impl Standing {
 
 /// The event loop, as far as a handover is concerned with it.
 pub trait EventLoop: Clone + Send + Sync + 'static {
-    /// Has it deliver nothing that happens from now on; the time, or nothing when it has ended.
+    /// Has it put aside what happens from now on; the time, or nothing when it has ended.
     fn pause(&self) -> impl Future<Output = Option<u64>> + Send;
-    /// Has it deliver again.
+    /// Has it take what it put aside, and go on.
     fn go_on(&self);
-    /// Has it deliver again, and judge what happened at this time or later.
+    /// The same, and has it judge what happened at this time or later.
     fn judge_from(&self, from_ns: u64);
     /// Names the process of the other sensor.
     fn fellow(&self, process: Option<u32>);

@@ -16,7 +16,7 @@ use link::chain;
 /// How long the other sensor may take to greet: it does not while it is starting itself.
 const WELCOME: Duration = Duration::from_secs(10);
 
-/// How long it may take to name the time: nothing is delivered meanwhile, and the rings fill up.
+/// How long it may take to name the time: what happens meanwhile waits in memory.
 const UNTIL: Duration = Duration::from_secs(2);
 
 /// How long it may take to judge what it has, and make it durable; it gives events up to two seconds to get facts.
