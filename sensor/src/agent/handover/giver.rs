@@ -15,8 +15,9 @@ use link::chain;
 /// How long a hello may take.
 const HELLO: Duration = Duration::from_secs(5);
 
-/// How long the other sensor may take to begin: loading its programs takes seconds, on a busy machine more of them.
-const PREPARE: Duration = Duration::from_secs(300);
+/// How long the other sensor may take to begin: loading its programs takes seconds, on a busy machine more of them. As long
+/// as the chart's startup probe gives it; and so long the system calls of whoever calls are not judged.
+const PREPARE: Duration = Duration::from_secs(120);
 
 /// How long it may take to say that it goes on: what happens meanwhile waits in memory.
 const MINE: Duration = Duration::from_secs(1);

@@ -34,8 +34,11 @@
 //! successor ends, it does end: the one that is started in its place will run. A sensor does not give back to one that it took
 //! over from (`no`), or the two of an update would take turns.
 //!
-//! Who can reach the socket has the state folder, and so the alerts; it belongs to root. What is read from it is bounded
-//! nonetheless, and times that cannot be are refused. The socket ends with its process: there is no leftover of another boot to
+//! Neither collects the other's system calls ([`EventLoop::fellow`]): one that begins opens thousands of files of /proc, which
+//! would fill the rings of the one that judges, and loads programs, which rules are about.
+//!
+//! Who can reach the socket has the state folder, and so the alerts; it belongs to root (docs/privileges.md has what he could
+//! do). What is read from it is bounded nonetheless, and times that cannot be are refused. The socket ends with its process: there is no leftover of another boot to
 //! be believed.
 
 mod giver;
