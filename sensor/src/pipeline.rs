@@ -83,6 +83,8 @@ pub enum Input {
     Cgroup(u64, Option<Vec<u8>>),
     /// What a container runtime says.
     Container(Told),
+    /// Tell what the cluster has said about pods and namespaces.
+    KnownOfCluster(oneshot::Sender<ClusterChange>),
     /// Names of users and groups.
     Users(Box<Users>),
     /// Names of users and groups in the container that a cgroup is of.
@@ -256,6 +258,10 @@ impl Pipeline {
                 Ok(Input::Cgroup(cgroup, path)) => core.cgroup(cgroup, path.as_deref(), boot_time_ns()),
                 Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
                 Ok(Input::Cluster(change, _taken)) => core.state.change_cluster(*change),
+                Ok(Input::KnownOfCluster(asked)) => {
+                    // Nobody waits any more when the sensor is ending.
+                    let _ = asked.send(core.state.cluster());
+                }
                 Ok(Input::Users(users)) => core.users(users),
                 Ok(Input::ContainerUsers(cgroup, users)) => core.state.set_container_users(cgroup, *users),
                 Ok(Input::Alert(alert)) => core.say(*alert),

@@ -429,15 +429,16 @@ impl Agent {
         let delivered = status.clone();
         let finished = std::thread::spawn(move || {
             let panicked = pipeline.join().is_err();
-            let sent = match owned {
-                Some(Owned { writer, spool, lock: _lock, .. }) => {
-                    writer.stop();
-                    let all = async { tokio::time::timeout(DRAIN, delivered.link.all_delivered(&spool)).await.is_ok() };
-                    delivered.link.connected() && runtime.block_on(all)
-                }
-                None => false,
+            let Some(Owned { writer, spool, lock, .. }) = owned else {
+                runtime.shutdown_timeout(Duration::from_secs(1));
+                return (panicked, false);
             };
+            writer.stop();
+            let all = async { tokio::time::timeout(DRAIN, delivered.link.all_delivered(&spool)).await.is_ok() };
+            let sent = delivered.link.connected() && runtime.block_on(all);
             runtime.shutdown_timeout(Duration::from_secs(1));
+            // Not before the link has ended: the next sensor has one, too.
+            drop(lock);
             (panicked, sent)
         });
         let Some(finished) = attend(finished, wakes, || false) else {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
@@ -10,6 +11,7 @@ use super::{
     peer::{Peer, PeerError, unexpected},
     words::{VERSION, Word},
 };
+use crate::agent::facts::pod_facts;
 use link::chain;
 
 /// How long a hello may take.
@@ -93,6 +95,10 @@ impl<L: EventLoop, B: Fn() -> String + Send + Sync> Giver<L, B> {
 
     /// Until the other has said that it goes on, nothing is decided.
     async fn give(&self, mut peer: Peer) -> Result<Option<Peer>, PeerError> {
+        let Some(known) = self.event_loop.known_of_cluster().await else { return Ok(None) };
+        let facts = pod_facts(known).encode_to_vec();
+        let count = u32::try_from(facts.len()).unwrap_or(u32::MAX);
+        peer.say_with(Word::Facts(count), &facts).await?;
         let Some(until) = self.event_loop.pause().await else { return Ok(None) };
         let answer = match peer.say(Word::Until(until)).await {
             Ok(()) => peer.hear(MINE).await,

@@ -10,7 +10,7 @@
 //! new → old   hello VERSION NAME     when it starts
 //! old → new   welcome NAME           or `no`: this is the one that I took over from
 //! new → old   take BUNDLE            it runs this bundle, and puts records aside from now on
-//! old → new   until T                or `bundle`: another one is in the cache, look again
+//! old → new   facts BYTES, until T   or `bundle`: another one is in the cache, look again
 //! new → old   mine                   it goes on, and judges what happened at T or later
 //! old → new   done                   all of before T is judged and on disk, lock and link are given up
 //! ```
@@ -20,6 +20,9 @@
 //! being late. The kernel runs programs on one hook in the order in which they were attached (`func_add` of
 //! kernel/tracepoint.c), so the new sensor stamps an event later than the old one: an event between whose two stamps T lies
 //! is judged by both, and none by neither.
+//!
+//! With the time come the facts about pods and namespaces that the operator has sent to the old one: rules with a selector would
+//! miss them until the new one has its own link.
 //!
 //! *Where are the new one's alerts meanwhile?* In the queue in front of the spool, as when the disk is slow: bounded, and what
 //! finds no room is counted.
@@ -54,6 +57,7 @@ use std::{
     path::Path,
 };
 
+use event::containers::ClusterChange;
 use tokio::{net::UnixListener, sync::oneshot};
 
 pub use self::{
@@ -108,6 +112,10 @@ pub trait EventLoop: Clone + Send + Sync + 'static {
     fn go_on(&self);
     /// The same, and has it judge what happened at this time or later.
     fn judge_from(&self, from_ns: u64);
+    /// What the cluster has said about pods and namespaces; nothing when the loop has ended.
+    fn known_of_cluster(&self) -> impl Future<Output = Option<ClusterChange>> + Send;
+    /// Takes that over from another sensor.
+    fn learn(&self, known: ClusterChange);
     /// Names the process of the other sensor.
     fn fellow(&self, process: Option<u32>);
     /// The time of the clock that stamps records.
@@ -127,6 +135,17 @@ impl EventLoop for Teller {
 
     fn judge_from(&self, from_ns: u64) {
         self.tell(Input::JudgeFrom(from_ns));
+    }
+
+    async fn known_of_cluster(&self) -> Option<ClusterChange> {
+        let (asked, known) = oneshot::channel();
+        self.tell(Input::KnownOfCluster(asked));
+        known.await.ok()
+    }
+
+    fn learn(&self, known: ClusterChange) {
+        // Who sends is not told when there is room for more: there is no more.
+        self.tell(Input::Cluster(Box::new(known), oneshot::channel().0));
     }
 
     fn fellow(&self, process: Option<u32>) {

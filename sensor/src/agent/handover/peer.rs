@@ -16,6 +16,9 @@ use super::{
 /// How long the other side may take to read a line: they are short, and the kernel keeps them.
 const WRITE: Duration = Duration::from_secs(1);
 
+/// Most bytes that follow a line: what a sensor knows of the cluster has a bound of half of it.
+const BYTES: u32 = 32 << 20;
+
 /// Why the other sensor has not said what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
@@ -86,6 +89,30 @@ impl Peer {
         match timeout(WRITE, self.stream.write_all(line.as_bytes())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(PeerError::Ended),
+            Err(_) => Err(PeerError::Silent),
+        }
+    }
+
+    /// Says something that bytes follow.
+    pub async fn say_with(&mut self, word: Word, bytes: &[u8]) -> Result<(), PeerError> {
+        self.say(word).await?;
+        match timeout(WRITE, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(PeerError::Ended),
+            Err(_) => Err(PeerError::Silent),
+        }
+    }
+
+    /// The bytes that follow what it said.
+    pub async fn bytes(&mut self, count: u32, patience: Duration) -> Result<Vec<u8>, PeerError> {
+        if count > BYTES {
+            return Err(unexpected(&Word::Facts(count)));
+        }
+        let mut bytes = Vec::new();
+        let mut stream = (&mut self.stream).take(count.into());
+        match timeout(patience, stream.read_to_end(&mut bytes)).await {
+            Ok(Ok(_)) if bytes.len() as u64 == u64::from(count) => Ok(bytes),
+            Ok(_) => Err(PeerError::Ended),
             Err(_) => Err(PeerError::Silent),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{fs::File, path::PathBuf, time::Duration};
 
+use link::{chain, proto};
+use prost::Message;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -10,8 +12,7 @@ use super::{
     peer::{Peer, PeerError, unexpected},
     words::Word,
 };
-use crate::sensor::Failed;
-use link::chain;
+use crate::{agent::facts::cluster_change, sensor::Failed};
 
 /// How long the other sensor may take to greet: it does not while it is starting itself.
 const WELCOME: Duration = Duration::from_secs(10);
@@ -113,7 +114,14 @@ where
 
     async fn answer(&self, peer: &mut Peer, bundle: Option<String>, paused: u64) -> Result<Answer, PeerError> {
         peer.say(Word::Take(bundle)).await?;
-        match peer.hear(UNTIL).await? {
+        let mut word = peer.hear(UNTIL).await?;
+        if let Word::Facts(count) = word {
+            let bytes = peer.bytes(count, UNTIL).await?;
+            let facts = proto::PodFacts::decode(&*bytes).map_err(|_| unexpected(&word))?;
+            self.event_loop.learn(cluster_change(facts));
+            word = peer.hear(UNTIL).await?;
+        }
+        match word {
             Word::Until(time) if time >= paused && time <= self.event_loop.now().saturating_add(AHEAD_NS) => {
                 Ok(Answer::Until(time))
             }

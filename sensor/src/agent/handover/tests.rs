@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use event::containers::{ClusterChange, Namespace};
 use tempfile::TempDir;
 use tokio::{net::UnixListener, task::JoinHandle};
 
@@ -28,11 +29,12 @@ struct State {
     fellow: Option<u32>,
     now: u64,
     pauses: u32,
+    known: ClusterChange,
 }
 
 impl Loop {
     fn new(share: Share, now: u64) -> Self {
-        Self(Arc::new(Mutex::new(State { share, fellow: None, now, pauses: 0 })))
+        Self(Arc::new(Mutex::new(State { share, fellow: None, now, pauses: 0, known: ClusterChange::default() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -65,6 +67,14 @@ impl EventLoop for Loop {
 
     fn judge_from(&self, from_ns: u64) {
         self.state().share.judge_from(from_ns);
+    }
+
+    async fn known_of_cluster(&self) -> Option<ClusterChange> {
+        Some(self.state().known.clone())
+    }
+
+    fn learn(&self, known: ClusterChange) {
+        self.state().known = known;
     }
 
     fn fellow(&self, process: Option<u32>) {
@@ -166,6 +176,13 @@ async fn new(folder: &TempDir) -> Peer {
     peer
 }
 
+/// The time that the old sensor names, after the facts.
+async fn time(peer: &mut Peer) -> Word {
+    let Word::Facts(count) = peer.hear(LONG).await.expect("facts") else { panic!("no facts") };
+    peer.bytes(count, LONG).await.expect("the facts");
+    peer.hear(LONG).await.expect("a time")
+}
+
 fn judging_from(time: u64) -> Share {
     let mut share = Share::NOTHING;
     share.judge_from(time);
@@ -183,6 +200,11 @@ async fn a_node_is_handed_over_at_the_old_sensors_time() {
     let folder = folder();
     let lock = locked(&folder);
     let old = Loop::new(Share::ALL, NOW + 5);
+    // More than a socket takes at once.
+    let namespace = |number| Namespace { name: format!("{number}").into(), labels: vec![("a".into(), "b".into())] };
+    let known =
+        ClusterChange { complete: true, namespaces: (0..50_000).map(namespace).collect(), ..ClusterChange::default() };
+    old.state().known = known.clone();
     let given = giver(folder.path(), &old, None);
     let new = New::start(&folder, 0).await;
     let mut peer = tokio::time::timeout(LONG, given).await.expect("in time").expect("no panic");
@@ -195,6 +217,7 @@ async fn a_node_is_handed_over_at_the_old_sensors_time() {
     let taken = new.taken().await;
     assert_eq!(taken.before.as_deref(), Some("old"));
     assert_eq!(share.state().share, judging_from(NOW + 5));
+    assert!(share.state().known == known, "it knows what the old one knew");
     assert!(try_lock(folder.path()).expect("a folder").is_none(), "the new one has it");
 }
 
@@ -237,14 +260,14 @@ async fn an_old_sensor_goes_on_when_the_new_one_ends_or_hangs_or_talks_nonsense(
     drop(new(&folder).await);
     let mut ends = new(&folder).await;
     ends.say(Word::Take(None)).await.expect("it listens");
-    assert_eq!(ends.hear(LONG).await.expect("a time"), Word::Until(NOW));
+    assert_eq!(time(&mut ends).await, Word::Until(NOW));
     assert_eq!(old.state().share, paused(NOW));
     drop(ends);
     old.wait(|state| state.share == Share::ALL && state.fellow.is_none()).await;
     // It is told a time and says nothing.
     let mut hangs = new(&folder).await;
     hangs.say(Word::Take(Some("b1".to_owned()))).await.expect("it listens");
-    assert_eq!(hangs.hear(LONG).await.expect("a time"), Word::Until(NOW));
+    assert_eq!(time(&mut hangs).await, Word::Until(NOW));
     old.wait(|state| state.share == Share::ALL && state.fellow.is_none()).await;
     hangs.say(Word::Mine).await.expect_err("too late");
     // It says what it cannot say.
@@ -263,7 +286,7 @@ async fn an_old_sensor_goes_on_when_the_new_one_ends_or_hangs_or_talks_nonsense(
     drop(newer);
     let mut good = new(&folder).await;
     good.say(Word::Take(None)).await.expect("it listens");
-    assert_eq!(good.hear(LONG).await.expect("a time"), Word::Until(NOW));
+    assert_eq!(time(&mut good).await, Word::Until(NOW));
     good.say(Word::Mine).await.expect("it listens");
     tokio::time::timeout(LONG, given).await.expect("in time").expect("no panic");
     assert_eq!(old.state().share, paused(NOW));
@@ -333,7 +356,14 @@ async fn when_the_old_sensor_ends_after_the_time_was_agreed_the_time_holds() {
 
 #[tokio::test]
 async fn times_that_cannot_be_are_not_believed() {
-    for lie in [Word::Until(NOW - 1), Word::Until(NOW + 2_000_000_000), Word::Until(u64::MAX), Word::Done, Word::Mine] {
+    for lie in [
+        Word::Until(NOW - 1),
+        Word::Until(NOW + 2_000_000_000),
+        Word::Until(u64::MAX),
+        Word::Done,
+        Word::Mine,
+        Word::Facts(u32::MAX),
+    ] {
         let folder = folder();
         let lock = locked(&folder);
         let listener = listen(folder.path()).expect("a socket");

@@ -23,6 +23,8 @@ pub enum Word {
     Take(Option<String>),
     /// Old to new: I run another bundle.
     Bundle,
+    /// Old to new: so many bytes follow, a `PodFacts` of the link: what the operator has said about pods and namespaces.
+    Facts(u32),
     /// Old to new: I judge what happens before.
     Until(u64),
     /// New to old: and I what happens from then on.
@@ -40,6 +42,7 @@ impl fmt::Display for Word {
             Self::Take(None) => f.write_str("take *"),
             Self::Take(Some(bundle)) => write!(f, "take {bundle}"),
             Self::Bundle => f.write_str("bundle"),
+            Self::Facts(bytes) => write!(f, "facts {bytes}"),
             Self::Until(time) => write!(f, "until {time}"),
             Self::Mine => f.write_str("mine"),
             Self::Done => f.write_str("done"),
@@ -61,6 +64,7 @@ impl Word {
             "take" if operands == "*" => Self::Take(None),
             "take" => Self::Take(Some(operands.to_owned())),
             "bundle" => Self::Bundle,
+            "facts" => Self::Facts(operands.parse().ok()?),
             "until" => Self::Until(operands.parse().ok()?),
             "mine" => Self::Mine,
             "done" => Self::Done,
@@ -85,6 +89,7 @@ mod tests {
             Word::Take(Some("a1".to_owned())),
             Word::Take(Some(String::new())),
             Word::Bundle,
+            Word::Facts(u32::MAX),
             Word::Until(u64::MAX),
             Word::Mine,
             Word::Done,
