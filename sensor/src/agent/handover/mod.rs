@@ -86,7 +86,7 @@ pub enum Standing {
     /// Another one has to be ended before it gets the state folder.
     Waiting,
     /// It has given the node to another, and comes back when that one ends.
-    StandingBy,
+    Reserve,
     /// It has given the node to another, and waits for its end.
     GaveUp,
 }
@@ -98,7 +98,7 @@ impl Standing {
             // Ready while it waits: this is what ends the other.
             Self::Owner | Self::Waiting => None,
             Self::Preparing => Some("another sensor of this node is about to hand over"),
-            Self::StandingBy => Some("another sensor has taken over from this one, which stands by"),
+            Self::Reserve => Some("another sensor has taken over from this one, which stands by"),
             Self::GaveUp => Some("another sensor has taken over from this one, which can be ended"),
         }
     }

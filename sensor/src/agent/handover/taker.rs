@@ -78,7 +78,7 @@ where
             Ok(Word::Welcome(name)) => name,
             Ok(Word::No) => {
                 info!("another sensor has taken over from this one: standing by");
-                return self.wait(Standing::StandingBy).await;
+                return self.wait(Standing::Reserve).await;
             }
             Ok(word) => return self.take_anyway(&unexpected(&word)).await,
             Err(error) => return self.take_anyway(&error).await,

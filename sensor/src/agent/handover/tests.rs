@@ -299,7 +299,7 @@ async fn a_sensor_does_not_give_back_to_the_one_that_it_took_over_from() {
     let old = Loop::new(Share::ALL, NOW);
     let given = giver(folder.path(), &old, Some("new"));
     let new = New::start(&folder, 0).await;
-    new.stands(Standing::StandingBy).await;
+    new.stands(Standing::Reserve).await;
     assert_eq!((old.state().share, new.share()), (Share::ALL, Share::NOTHING));
     // Until it ends.
     given.abort();
