@@ -9,6 +9,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 
 use crate::{
     kernel::{Ptr, mask, probe, setting},
+    maps::control,
     off,
     record::Record,
 };
@@ -30,10 +31,13 @@ pub fn in_compat_call(task: Ptr) -> bool {
     task.get::<u32>(off!(task_status)) & TS_COMPAT != 0
 }
 
-/// Whether the event is the sensor's own.
+/// Whether the event is the sensor's own, or another sensor's.
 #[inline(always)]
 pub fn is_own(task: Ptr) -> bool {
-    u64::from(task.get::<u32>(off!(task_tgid))) == setting(setting::OWN_TGID)
+    let process = task.get::<u32>(off!(task_tgid));
+    // SAFETY: the page is shared with the sensor, which stores whole words.
+    let fellow = control().map_or(0, |control| unsafe { core::ptr::read_volatile(&raw const (*control).fellow) });
+    u64::from(process) == setting(setting::OWN_TGID) || process == fellow
 }
 
 /// Puts header and ancestors in front of a record: the last step before it is sent, the same for every event, so that

@@ -231,6 +231,9 @@ pub struct Agent {
     /// Name of the Kubernetes node
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: String,
+    /// Name of the pod, by which a sensor knows the one that it took over from
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "", hide = true)]
+    pub pod_name: String,
     /// Where the operator is, and what is kept for it.
     #[command(flatten)]
     pub link: Link,

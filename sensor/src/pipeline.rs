@@ -5,6 +5,7 @@
 //! what it does arrives as an [`Input`].
 
 mod core;
+mod share;
 
 use std::{
     sync::{
@@ -28,6 +29,7 @@ use sinks::Fanout;
 use tokio::sync::oneshot;
 
 use self::core::Core;
+pub use self::share::Share;
 use crate::{
     active::Active,
     containers::{Asker, Told},
@@ -81,6 +83,8 @@ pub enum Input {
     Cgroup(u64, Option<Vec<u8>>),
     /// What a container runtime says.
     Container(Told),
+    /// Tell what the cluster has said about pods and namespaces.
+    KnownOfCluster(oneshot::Sender<ClusterChange>),
     /// Names of users and groups.
     Users(Box<Users>),
     /// Names of users and groups in the container that a cgroup is of.
@@ -91,6 +95,14 @@ pub enum Input {
     Clock(u64),
     /// What the sensor has to say about itself.
     Alert(Box<Alert>),
+    /// Put aside what happens from now on; the answer is the time.
+    Pause(oneshot::Sender<u64>),
+    /// The pause is over.
+    GoOn,
+    /// The same, and judge what happened at this boot-clock time or later.
+    JudgeFrom(u64),
+    /// Another sensor: what this process does is not collected, as what the sensor itself does is not.
+    Fellow(Option<u32>),
     /// Nothing is attached any more: deliver what is in the rings, then end.
     Stop,
 }
@@ -171,14 +183,17 @@ pub struct Parts {
     pub state: State,
     /// What to judge by until the scan is over: no rules.
     pub active: Arc<Active>,
+    /// Which records to judge.
+    pub share: Share,
 }
 
 impl Pipeline {
     /// Starts the loop on a thread of its own; it ends after [`Input::Stop`].
     pub fn start(parts: Parts) -> std::io::Result<thread::JoinHandle<()>> {
-        let Parts { consumer, inputs, questions, asker, publish, tap, counters, state, active } = parts;
+        let Parts { consumer, inputs, questions, asker, publish, tap, counters, state, active, share } = parts;
         let mut core = Core::new(questions, asker, publish, counters, state, active);
         core.tap = tap;
+        core.share = share;
         let mut pipeline = Self { consumer, inputs, core };
         thread::Builder::new().name("events".to_owned()).spawn(move || {
             run_soon();
@@ -189,13 +204,13 @@ impl Pipeline {
     fn run(&mut self) {
         while !self.take_inputs() {
             let now = boot_time_ns();
-            let delivered = self.deliver(now.saturating_sub(RIPE_NS), now);
+            let delivered = self.deliver(self.core.until(now.saturating_sub(RIPE_NS)), now);
             self.core.publish_counters();
             if delivered == 0 {
                 self.wait(now);
             }
         }
-        while self.deliver(u64::MAX, boot_time_ns()) > 0 {}
+        self.deliver_rest();
         // What waits for facts still gets its time.
         while self.core.waits() && !self.take_inputs() {
             let now = boot_time_ns();
@@ -204,6 +219,21 @@ impl Pipeline {
         }
         self.core.give_up();
         self.core.publish_counters();
+    }
+
+    /// Delivers what is in the rings and is to be delivered. What another sensor judges is left there, and what was put aside of
+    /// it.
+    fn deliver_rest(&mut self) {
+        loop {
+            let (now, share) = (boot_time_ns(), self.core.share);
+            if self.deliver(share.last_ns(), now) == 0 {
+                if !share.unripe(now, RIPE_NS) {
+                    return;
+                }
+                // Nothing announces that a record will not become visible any more.
+                thread::sleep(Duration::from_nanos(RIPE_NS / 4));
+            }
+        }
     }
 
     /// Sleeps until there is something to do.
@@ -228,10 +258,31 @@ impl Pipeline {
                 Ok(Input::Cgroup(cgroup, path)) => core.cgroup(cgroup, path.as_deref(), boot_time_ns()),
                 Ok(Input::Container(told)) => core.told(told, boot_time_ns()),
                 Ok(Input::Cluster(change, _taken)) => core.state.change_cluster(*change),
+                Ok(Input::KnownOfCluster(asked)) => {
+                    // Nobody waits any more when the sensor is ending.
+                    let _ = asked.send(core.state.cluster());
+                }
                 Ok(Input::Users(users)) => core.users(users),
                 Ok(Input::ContainerUsers(cgroup, users)) => core.state.set_container_users(cgroup, *users),
                 Ok(Input::Alert(alert)) => core.say(*alert),
                 Ok(Input::Clock(boot_ns)) => core.clock(boot_ns),
+                Ok(Input::Pause(done)) => {
+                    // Later than all that was delivered: records rest for longer than this takes.
+                    let now = boot_time_ns();
+                    core.share.pause(now);
+                    if done.send(now).is_err() {
+                        core.share.go_on();
+                    }
+                }
+                Ok(Input::GoOn) => {
+                    core.share.go_on();
+                    core.go_on(boot_time_ns());
+                }
+                Ok(Input::JudgeFrom(from_ns)) => {
+                    core.share.judge_from(from_ns);
+                    core.go_on(boot_time_ns());
+                }
+                Ok(Input::Fellow(process)) => self.consumer.leave_out(process),
                 Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return true,
                 Err(TryRecvError::Empty) => return false,
             }

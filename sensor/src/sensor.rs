@@ -29,7 +29,7 @@ use crate::{
     drops::{Drops, Totals},
     footprint, lookup,
     names::Names,
-    pipeline::{Counters, Input, Parts, Pipeline, Publish, Tap},
+    pipeline::{Counters, Input, Parts, Pipeline, Publish, Share, Tap},
     procfs::Reader,
     report,
     users::Accounts,
@@ -68,6 +68,8 @@ pub struct Setup {
     pub drops: cli::Drops,
     /// The host names in rules; `options` has it as their resolver.
     pub names: Arc<Names>,
+    /// Which records are judged from the start.
+    pub share: Share,
 }
 
 /// The running parts, seen from the thread that controls them.
@@ -105,7 +107,7 @@ struct Reconciled {
 impl Sensor {
     /// Attaches, reads what is there, and judges by these rules.
     pub fn start(setup: Setup, active: Arc<Active>) -> Result<Self, Failed> {
-        let Setup { hooks, driver, options, publish, tap, containers, drops, names } = setup;
+        let Setup { hooks, driver, options, publish, tap, containers, drops, names, share } = setup;
         let host = Host::probe()?;
         for feature in &host.offsets.without {
             warn!(feature, "this kernel does not allow a feature");
@@ -156,6 +158,7 @@ impl Sensor {
             counters: Arc::clone(&counters),
             state,
             active: Arc::new(Active::none(&options)?),
+            share,
         })?;
         let mut sensor = Self {
             driver,
@@ -375,7 +378,6 @@ impl Sensor {
     /// Detaches, and has the loop judge what is in the rings and end.
     pub fn stop(self) -> Stopping {
         let Self { mut driver, active, counters, inputs, waker, pipeline, .. } = self;
-        info!("stopping; a second signal stops at once");
         let detached = driver.detach();
         let _ = inputs.send(Input::Stop);
         waker.wake();

@@ -62,7 +62,12 @@ const RENDERS: &[Render] = &[
     Render { name: "audit", set: &["audit.enabled=true", "audit.service.clusterIP=10.96.0.77"] },
     Render {
         name: "openshift",
-        set: &["openshift.enabled=true", "sensor.seLinuxOptions.type=spc_t", "sensor.resourceQuota.enabled=true"],
+        set: &[
+            "openshift.enabled=true",
+            "sensor.seLinuxOptions.type=spc_t",
+            "sensor.resourceQuota.enabled=true",
+            "sensor.updateStrategy.maxUnavailable=25%",
+        ],
     },
 ];
 
@@ -73,6 +78,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("operator.persistence.enable=true", "enable"),
     ("image.sensor.digest=latest", "digest"),
     ("operator.replicas=0", "replicas"),
+    ("sensor.updateStrategy.maxSurge=0", "maxSurge"),
     ("networkpolicy.enabled=false", "networkpolicy"),
     ("sensor.criSockets={/run/containerd/containerd.sock}", "criSockets"),
 ];

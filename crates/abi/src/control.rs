@@ -8,6 +8,9 @@ pub struct Control {
     pub asleep: u32,
     /// What records carry beyond their own parameters: [`want`] bits, from the fields that loaded rules use.
     pub wants: u32,
+    /// Process id of another sensor on this host, whose system calls are as little events as the sensor's own; 0 for none.
+    /// While two are there, each would collect all that the other opens to read /proc.
+    pub fellow: u32,
 }
 
 /// Bits of [`Control::wants`].

@@ -2,7 +2,7 @@
 //! number has arrived.
 
 use std::collections::BTreeMap;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -50,23 +50,6 @@ impl<'a> Talker<'a> {
         self.space.exec(POD, ["touch", "/stop"])?;
         let count = try_wait_for(LONG, "the talker ends", || Ok(self.space.exec(POD, ["cat", "/count"]).ok()))?;
         count.trim().parse().context("no number")
-    }
-
-    /// Ends it, and waits until each number has arrived but for those of one gap. How many there were, the gap, and how many
-    /// came more than once: what a sender had not noted as sent when it was ended is sent again.
-    pub fn stop_and_find_gap(self, receiver: &Receiver) -> Result<(u64, Range<u64>, usize)> {
-        let word = self.word.clone();
-        let count = self.stop()?;
-        let mut missing: Vec<u64> = Vec::new();
-        let found = try_wait_for(LONG, "all numbers but those of one gap", || {
-            let heard = heard(&word, receiver)?;
-            missing = (1..=count).filter(|number| !heard.contains_key(number)).collect();
-            let (first, last) = (missing.first().copied().unwrap_or(1), missing.last().map_or(1, |last| last + 1));
-            let one = missing.len() as u64 == last - first && last <= count;
-            let twice = heard.values().filter(|times| **times > 1).count();
-            Ok(one.then_some((count, first..last, twice)))
-        });
-        found.with_context(|| format!("missing: {missing:?}"))
     }
 
     /// How often each number has arrived.

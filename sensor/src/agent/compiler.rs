@@ -11,7 +11,7 @@ use std::{
 };
 
 use link::proto;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::{
@@ -45,6 +45,8 @@ pub struct Compiler {
 struct Slot {
     bundle: Option<Verified>,
     facts: Option<proto::NodeFacts>,
+    /// The cache is to be looked at again; who is told afterwards.
+    reread: Vec<oneshot::Sender<()>>,
     closed: bool,
 }
 
@@ -61,18 +63,27 @@ impl Compiler {
         self.changed.notify_one();
     }
 
+    /// Runs the bundle in the cache, if it is another: the sensor before this one may have kept a newer one.
+    pub fn reread(&self) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
+        self.lock().reread.push(done);
+        self.changed.notify_one();
+        told
+    }
+
     /// Ends the thread.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_one();
     }
 
-    fn next(&self) -> Option<(Option<Verified>, Option<proto::NodeFacts>)> {
+    /// What there is to do; none when the thread is to end.
+    fn next(&self) -> Option<Slot> {
         let mut slot = self.lock();
-        while slot.bundle.is_none() && slot.facts.is_none() && !slot.closed {
+        while slot.bundle.is_none() && slot.facts.is_none() && slot.reread.is_empty() && !slot.closed {
             slot = self.changed.wait(slot).unwrap_or_else(PoisonError::into_inner);
         }
-        (!slot.closed).then(|| (slot.bundle.take(), slot.facts.take()))
+        (!slot.closed).then(|| mem::take(&mut *slot))
     }
 
     fn lock(&self) -> MutexGuard<'_, Slot> {
@@ -118,19 +129,47 @@ impl Work {
             self.put(bundle);
         }
         mem::replace(&mut self.parts.booted, Box::new(|| ()))();
-        while let Some((bundle, facts)) = compiler.next() {
+        while let Some(Slot { bundle, facts, reread, .. }) = compiler.next() {
+            if !reread.is_empty() {
+                self.reread();
+                // Nobody waits any more when the sensor is ending.
+                reread.into_iter().for_each(|done| done.send(()).unwrap_or_default());
+            }
             let changed = facts.is_some_and(|facts| self.learn(facts));
             match bundle {
                 Some(bundle) if self.bundle.as_ref() == Some(&bundle) && !changed => {
                     self.parts.acks.send_modify(|acks| acks.repeat += 1);
                 }
-                Some(bundle) => self.put(bundle),
+                Some(bundle) => self.put_and_keep(bundle),
                 None => {
                     if changed && let Some(bundle) = self.bundle.clone() {
-                        self.put(bundle);
+                        self.put_and_keep(bundle);
                     }
                 }
             }
+        }
+    }
+
+    /// Looks at the cache again.
+    fn reread(&mut self) {
+        let facts = self.parts.cache.facts();
+        let moved = facts.labels != self.facts.labels;
+        self.facts = facts;
+        if let Some(bundle) = self.parts.cache.bundle()
+            && (moved || self.bundle.as_ref() != Some(&bundle))
+        {
+            info!(hash = bundle.hash, "running the cached bundle");
+            self.put(bundle);
+        }
+    }
+
+    /// Puts a bundle into effect and keeps it for the next boot; or leaves what runs.
+    fn put_and_keep(&mut self, bundle: Verified) {
+        self.put(bundle.clone());
+        if self.bundle.as_ref() == Some(&bundle)
+            && let Err(error) = self.parts.cache.keep(&bundle)
+        {
+            warn!(error = %error, "cannot keep the bundle for the next boot");
         }
     }
 
@@ -147,7 +186,8 @@ impl Work {
         changed
     }
 
-    /// Compiles a bundle and puts it into effect, or leaves what runs.
+    /// Compiles a bundle and puts it into effect, or leaves what runs. Writes nothing: the cache may belong to another sensor
+    /// of this node.
     fn put(&mut self, bundle: Verified) {
         let began = Instant::now();
         let built = (self.parts.compile)(&bundle, &self.facts);
@@ -166,9 +206,6 @@ impl Work {
                     acks.running = Some(ack);
                     acks.failed = None;
                 });
-                if let Err(error) = self.parts.cache.keep(&bundle) {
-                    warn!(error = %error, "cannot keep the bundle for the next boot");
-                }
                 self.bundle = Some(bundle);
             }
             Err(failure) => {

@@ -7,12 +7,16 @@
 //! event loop → queue (bounded, never waits) → spool's thread → disk → link's threads → operator
 //! operator → link's threads → compiler's thread → this thread → event loop (swaps between two events)
 //! ```
+//!
+//! A sensor that begins while another has the state folder prepares everything but spool and link, and takes over from it:
+//! [`handover`].
 
 pub mod bundle;
 pub mod cache;
 pub mod compiler;
 mod deliver;
 pub mod facts;
+pub mod handover;
 pub mod link;
 pub mod spool;
 pub mod status;
@@ -35,7 +39,7 @@ use ::link::proto;
 use rules::load::Options;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     runtime::Runtime,
     sync::{oneshot, watch},
 };
@@ -45,8 +49,9 @@ use self::{
     cache::Cache,
     compiler::Compiler,
     deliver::Deliver,
-    link::{Acks, LinkStatus, Receive, Verified},
-    spool::{Limits, Queue, Writer},
+    handover::{EventLoop, Giver, Peer, Standing, Taken, Taker},
+    link::{Acks, Receive, Verified},
+    spool::{Limits, Queue, Spool, Writer},
     status::{Reporter, Status},
 };
 use ::link::chain;
@@ -59,7 +64,7 @@ use crate::{
     exit::Exit,
     health,
     names::Names,
-    pipeline::Input,
+    pipeline::{Input, Share},
     sensor::{Failed, Sensor, Setup, Stopping, Teller},
     signals,
 };
@@ -73,6 +78,9 @@ const REPORT: Duration = Duration::from_secs(10);
 /// How long alerts may take to reach the operator when the sensor stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long a sensor that is told to stop with alerts in memory waits for the folder that they belong into.
+const FOLDER: Duration = Duration::from_secs(5);
+
 /// What wakes the thread that controls the sensor.
 enum Wake {
     /// A signal that ends the sensor.
@@ -81,6 +89,12 @@ enum Wake {
     Rules(Arc<Active>, SyncSender<Result<(), String>>),
     /// The bundle of the last boot runs, or there is none.
     Booted,
+    /// The node was taken over from another sensor, or cannot be.
+    Taken(Result<Taken, Failed>),
+    /// Another sensor judges from now on.
+    HandOver(Peer),
+    /// The sensor that took over has ended.
+    Alone,
 }
 
 /// Runs until a signal ends it.
@@ -108,41 +122,92 @@ struct Agent {
     sensor: Sensor,
     status: Arc<Status>,
     queue: Arc<Queue>,
-    writer: Writer,
+    /// What the owner of the state folder has; none while another sensor is.
+    owned: Option<Owned>,
     compiler: Arc<Compiler>,
     rules: JoinHandle<()>,
     runtime: Runtime,
-    /// The link's parts, until it is started.
-    link: Option<link::Parts>,
+    /// What the link needs beyond the spool.
+    link: LinkParts,
     report: watch::Sender<proto::NodeReport>,
     reporter: Reporter,
     reported: Instant,
-    _lock: File,
+    /// The sensor to take over from, until it is asked; none: it does not listen.
+    other: Option<Peer>,
+    wakes: Sender<Wake>,
+    place: Place,
+}
+
+/// Who it is, and what is its.
+#[derive(Clone)]
+struct Place {
+    state_dir: PathBuf,
+    limits: Limits,
+    /// As the next start will have it, too; empty when it has none.
+    name: String,
+}
+
+/// What goes with the state folder.
+struct Owned {
+    lock: File,
+    spool: Arc<Spool>,
+    writer: Writer,
+    /// Where the next sensor calls, until this one attends to it.
+    listener: Option<UnixListener>,
+    /// The link's task, once it is started.
+    link: Option<tokio::task::JoinHandle<()>>,
+}
+
+#[derive(Clone)]
+struct LinkParts {
+    address: link::Address,
+    hello: proto::Hello,
+    acks: watch::Sender<Acks>,
+    receive: Arc<Inbox>,
 }
 
 impl Agent {
     fn start(args: &cli::Agent, hooks: Hooks, wakes: Sender<Wake>) -> Result<Self, Failed> {
-        let lock = lock(&args.link.state_dir)?;
-        let (spool, queue, writer) =
-            spool::start(&args.link.state_dir.join("spool"), Limits::mib(args.link.spool_mib))?;
-        let link_status = Arc::new(LinkStatus::default());
-        let status = Arc::new(Status::new(Arc::clone(&spool), Arc::clone(&link_status)));
+        let place = Place {
+            state_dir: args.link.state_dir.clone(),
+            limits: Limits::mib(args.link.spool_mib),
+            name: args.pod_name.clone(),
+        };
+        let lock = handover::try_lock(&place.state_dir)?;
+        let status = Arc::new(Status::new(Arc::default()));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(4)
             .thread_name("link")
             .enable_all()
             .build()?;
-        let listener = runtime
-            .block_on(TcpListener::bind(args.health_listen))
-            .map_err(|source| health::Listen { address: args.health_listen, source })?;
+        let second = lock.is_none();
+        let other = if second {
+            info!(folder = %place.state_dir.display(), "another sensor uses the same folder: preparing to take over");
+            status.stands(Standing::Preparing);
+            runtime.block_on(Peer::find(&place.state_dir, &place.name)).unwrap_or_else(|error| {
+                warn!(reason = %chain(&error), "the other sensor cannot be asked");
+                None
+            })
+        } else {
+            None
+        };
         let asked: Arc<dyn health::Ask> = status.clone();
-        runtime.spawn(health::serve(listener, asked));
+        match runtime.block_on(TcpListener::bind(args.health_listen)) {
+            Ok(listener) => drop(runtime.spawn(health::serve(listener, asked))),
+            // On a host both have the same address, and one after the other.
+            Err(error) if second && error.kind() == io::ErrorKind::AddrInUse => {
+                warn!(address = %args.health_listen, "no health is served until the other sensor has ended");
+                runtime.spawn(serve_later(args.health_listen, asked));
+            }
+            Err(source) => return Err(health::Listen { address: args.health_listen, source }.into()),
+        }
 
         let names = Arc::new(Names::default());
         let options =
             Options { hostname: args.node_name.as_str().into(), resolver: Some(names.clone()), ..Options::default() };
         let hello = hello(args, &hooks);
+        let queue = Arc::new(Queue::default());
         let setup = Setup {
             hooks,
             driver: crate::driver::Options {
@@ -156,13 +221,17 @@ impl Agent {
             containers: args.containers.clone(),
             drops: args.drops.clone(),
             names,
+            share: if second { Share::NOTHING } else { Share::ALL },
         };
+        let owned = lock.map(|lock| Owned::open(lock, &place, &queue, &runtime)).transpose()?;
         let sensor = Sensor::start(setup, Arc::new(Active::none(&options)?))?;
+        sensor.teller().fellow(other.as_ref().and_then(Peer::process));
         status.look(&sensor);
 
         let acks = watch::Sender::new(Acks::default());
         let compiler = Arc::new(Compiler::default());
         let node = args.node_name.clone();
+        let booted = wakes.clone();
         let rules = compiler::start(
             Arc::clone(&compiler),
             compiler::Parts {
@@ -172,53 +241,140 @@ impl Agent {
                 acks: acks.clone(),
                 booted: Box::new(move || {
                     // The control thread ends last.
-                    let _ = wakes.send(Wake::Booted);
+                    let _ = booted.send(Wake::Booted);
                 }),
             },
         )?;
-        let report = watch::Sender::new(proto::NodeReport::default());
-        let link = link::Parts {
+        let link = LinkParts {
             address: address(args),
             hello,
-            spool,
-            queue: Arc::clone(&queue),
             acks,
-            report: report.subscribe(),
             receive: Arc::new(Inbox { compiler: Arc::clone(&compiler), event_loop: sensor.teller() }),
-            status: link_status,
         };
-        Ok(Self {
+        let agent = Self {
             sensor,
             status,
             queue,
-            writer,
+            owned: None,
             compiler,
             rules,
             runtime,
-            link: Some(link),
-            report,
+            link,
+            report: watch::Sender::new(proto::NodeReport::default()),
             reporter: Reporter::new(),
             reported: Instant::now(),
-            _lock: lock,
+            other,
+            wakes,
+            place,
+        };
+        Ok(match owned {
+            Some(owned) => agent.own(owned, None),
+            None => agent,
         })
+    }
+
+    /// Begins to be the owner of the state folder; `before` is who handed it over.
+    fn own(mut self, mut owned: Owned, before: Option<String>) -> Self {
+        // It is set once: an owner never becomes one again.
+        let _ = self.status.spool.set(Arc::clone(&owned.spool));
+        self.status.stands(Standing::Owner);
+        if let Some(listener) = owned.listener.take() {
+            let (status, wakes) = (Arc::clone(&self.status), self.wakes.clone());
+            let bundle = move || status.bundle();
+            let name = self.place.name.clone();
+            let giver = Giver { event_loop: self.sensor.teller(), bundle, name, before };
+            self.runtime.spawn(async move {
+                let peer = giver.wait(&listener).await;
+                // Nobody listens any more when the sensor is ending.
+                let _ = wakes.send(Wake::HandOver(peer));
+            });
+        }
+        self.owned = Some(owned);
+        self
+    }
+
+    /// Asks the other sensor for the node.
+    fn take(&mut self) {
+        let Place { state_dir, .. } = self.place.clone();
+        let (for_bundle, for_standing) = (Arc::clone(&self.status), Arc::clone(&self.status));
+        let compiler = Arc::clone(&self.compiler);
+        let (mut other, wakes) = (self.other.take(), self.wakes.clone());
+        let event_loop = self.sensor.teller();
+        let taker = Taker {
+            event_loop: event_loop.clone(),
+            bundle: move || for_bundle.bundle(),
+            reread: move || compiler.reread(),
+            standing: move |standing| for_standing.stands(standing),
+            state_dir,
+        };
+        self.runtime.spawn(async move {
+            let taken = taker.take(other.as_mut()).await;
+            // Nobody listens any more when the sensor is ending.
+            let _ = wakes.send(Wake::Taken(taken));
+            // As long as the connection is open, the number is no other process's, and the other knows that this one lives.
+            if let Some(mut other) = other {
+                other.ended().await;
+                event_loop.fellow(None);
+            }
+        });
+    }
+
+    /// Starts the link.
+    fn connect(&mut self) {
+        let Some(owned) = &mut self.owned else { return };
+        let LinkParts { address, hello, acks, receive } = self.link.clone();
+        owned.link = Some(self.runtime.spawn(link::run(link::Parts {
+            address,
+            hello,
+            spool: Arc::clone(&owned.spool),
+            queue: Arc::clone(&self.queue),
+            acks,
+            report: self.report.subscribe(),
+            receive,
+            status: Arc::clone(&self.status.link),
+        })));
     }
 
     /// Answers what wakes it until it is told to stop.
     fn control(mut self, wakes: &Receiver<Wake>) -> Exit {
         self.tell();
         let mut ticked = Instant::now();
+        // When it was told to stop, if it waits for the folder.
+        let mut told: Option<Instant> = None;
         loop {
             match wakes.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
+                Ok(Wake::Signal) if told.is_none() && self.owned.is_none() && self.queue.waiting() > 0 => {
+                    info!("stopping as soon as the other sensor has ended: alerts wait for its folder");
+                    told = Some(Instant::now());
+                }
                 Ok(Wake::Signal) => return self.stop(wakes),
                 Ok(Wake::Rules(active, done)) => {
                     // The compiler waits for the answer as long as it lives.
                     let _ = done.send(self.replace(&active));
                 }
-                Ok(Wake::Booted) => {
-                    if let Some(parts) = self.link.take() {
-                        self.runtime.spawn(link::run(parts));
+                Ok(Wake::Booted) if self.owned.is_some() => self.connect(),
+                Ok(Wake::Booted) => self.take(),
+                Ok(Wake::Taken(taken)) => {
+                    let owned = taken.and_then(|Taken { lock, before }| {
+                        Ok((Owned::open(lock, &self.place, &self.queue, &self.runtime)?, before))
+                    });
+                    match owned {
+                        Ok((owned, before)) => self = self.own(owned, before),
+                        Err(failed) => {
+                            error!(error = %chain(&*failed), "cannot take over");
+                            return Exit::System;
+                        }
                     }
+                    if told.is_some() {
+                        return self.stop(wakes);
+                    }
+                    // The other may have kept another bundle after this one looked.
+                    drop(self.compiler.reread());
+                    self.connect();
+                    info!("this sensor has the node");
                 }
+                Ok(Wake::HandOver(peer)) => return self.hand_over(peer, wakes),
+                Ok(Wake::Alone) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     ticked = Instant::now();
                     self.sensor.tick();
@@ -227,6 +383,9 @@ impl Agent {
                     if let Some(thread) = self.ended() {
                         error!(thread, "a thread has ended that should not; the sensor must be started anew");
                         return Exit::System;
+                    }
+                    if told.is_some_and(|told| told.elapsed() >= FOLDER) {
+                        return self.stop(wakes);
                     }
                 }
             }
@@ -237,7 +396,7 @@ impl Agent {
     fn ended(&self) -> Option<&'static str> {
         let threads = [
             ("events", !self.sensor.alive()),
-            ("spool", self.writer.is_finished()),
+            ("spool", self.owned.as_ref().is_some_and(|owned| owned.writer.is_finished())),
             ("rules", self.rules.is_finished()),
         ];
         threads.into_iter().find_map(|(name, ended)| ended.then_some(name))
@@ -263,37 +422,156 @@ impl Agent {
 
     /// Detaches, judges what is in the rings, makes all alerts durable, and sends what can be sent.
     fn stop(self, wakes: &Receiver<Wake>) -> Exit {
-        let Self { sensor, status, writer, compiler, runtime, .. } = self;
+        let Self { sensor, status, queue, owned, compiler, runtime, .. } = self;
+        info!("stopping; a second signal stops at once");
         compiler.close();
+        if owned.is_some() {
+            // A handover may be under way: what is not given away yet is judged here.
+            sensor.teller().go_on();
+        }
         let Stopping { pipeline, rest } = sensor.stop();
         let delivered = status.clone();
         let finished = std::thread::spawn(move || {
             let panicked = pipeline.join().is_err();
+            let Some(Owned { writer, spool, lock, .. }) = owned else {
+                runtime.shutdown_timeout(Duration::from_secs(1));
+                return (panicked, false);
+            };
             writer.stop();
-            let all =
-                async { tokio::time::timeout(DRAIN, delivered.link.all_delivered(&delivered.spool)).await.is_ok() };
+            let all = async { tokio::time::timeout(DRAIN, delivered.link.all_delivered(&spool)).await.is_ok() };
             let sent = delivered.link.connected() && runtime.block_on(all);
             runtime.shutdown_timeout(Duration::from_secs(1));
+            // Not before the link has ended: the next sensor has one, too.
+            drop(lock);
             (panicked, sent)
         });
-        while !finished.is_finished() {
-            match wakes.recv_timeout(Duration::from_millis(10)) {
-                Ok(Wake::Signal) => {
-                    warn!("stopped at once; alerts in the spool are sent after the next start");
-                    return Exit::System;
-                }
-                Ok(Wake::Rules(_, done)) => {
-                    let _ = done.send(Err("the sensor is stopping".to_owned()));
-                }
-                Ok(Wake::Booted) | Err(_) => {}
-            }
+        let Some(finished) = attend(finished, wakes, || false) else {
+            warn!("stopped at once; alerts in the spool are sent after the next start");
+            return Exit::System;
+        };
+        let (panicked, sent) = finished.unwrap_or((true, false));
+        let waiting = status.spool.get().map_or(0, |spool| spool.waiting());
+        if !sent && waiting > 0 {
+            info!(alerts = waiting, "alerts stay in the spool until the next start");
         }
-        let (panicked, sent) = finished.join().unwrap_or((true, false));
-        if !sent && status.spool.waiting() > 0 {
-            info!(alerts = status.spool.waiting(), "alerts stay in the spool until the next start");
+        if status.spool.get().is_none() && queue.waiting() > 0 {
+            warn!(alerts = queue.waiting(), "alerts are lost: another sensor has the folder that they belong into");
         }
         rest.tell();
         if panicked { Exit::System } else { Exit::Fine }
+    }
+
+    /// Gives the node to another sensor, which judges already, and waits for the end.
+    fn hand_over(self, mut peer: Peer, wakes: &Receiver<Wake>) -> Exit {
+        let Self { sensor, status, owned, compiler, runtime, wakes: waker, .. } = self;
+        info!("handing over to another sensor; a second signal stops at once");
+        status.stands(Standing::GaveUp);
+        compiler.close();
+        let Stopping { pipeline, rest } = sensor.stop();
+        status.detached();
+        let inside = runtime.handle().clone();
+        let finished = std::thread::spawn(move || {
+            let Some(Owned { lock, writer, link, .. }) = owned else { return pipeline.join().is_err() };
+            // What is not acknowledged is sent again, by the other, under the same numbers.
+            if let Some(link) = link {
+                link.abort();
+                let _ = inside.block_on(link);
+            }
+            let panicked = pipeline.join().is_err();
+            writer.stop();
+            drop(lock);
+            panicked
+        });
+        let mut ended = false;
+        let finished = attend(finished, wakes, || !std::mem::replace(&mut ended, true));
+        let Some(finished) = finished else {
+            warn!("stopped at once; the other sensor judges");
+            return Exit::System;
+        };
+        let panicked = finished.unwrap_or(true);
+        status.link.disconnected();
+        rest.tell();
+        if let Err(error) = runtime.block_on(peer.say(handover::Word::Done)) {
+            warn!(reason = %chain(&error), "the other sensor does not know that it has everything");
+        }
+        info!("handed over to another sensor, which judges now; this one can be ended");
+        runtime.spawn(async move {
+            peer.ended().await;
+            let _ = waker.send(Wake::Alone);
+        });
+        let fine = ended || idle(wakes);
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        if fine && !panicked { Exit::Fine } else { Exit::System }
+    }
+}
+
+/// Waits for a signal, or for the end of the sensor that took over; whether it was the first.
+fn idle(wakes: &Receiver<Wake>) -> bool {
+    loop {
+        match wakes.recv() {
+            Ok(Wake::Signal) => return true,
+            Ok(Wake::Rules(_, done)) => refuse(&done),
+            Ok(Wake::Booted | Wake::Taken(_) | Wake::HandOver(_)) => {}
+            Ok(Wake::Alone) | Err(_) => {
+                error!("the sensor that took over has ended: this one must be started anew");
+                return false;
+            }
+        }
+    }
+}
+
+/// Answers what comes until the work is done. At a signal, `goes_on` says whether to go on; nothing when it does not.
+fn attend<T>(
+    work: JoinHandle<T>,
+    wakes: &Receiver<Wake>,
+    mut goes_on: impl FnMut() -> bool,
+) -> Option<std::thread::Result<T>> {
+    while !work.is_finished() {
+        match wakes.recv_timeout(Duration::from_millis(10)) {
+            Ok(Wake::Signal) => {
+                if !goes_on() {
+                    return None;
+                }
+            }
+            Ok(Wake::Rules(_, done)) => refuse(&done),
+            Ok(Wake::Booted | Wake::Taken(_) | Wake::HandOver(_) | Wake::Alone) | Err(_) => {}
+        }
+    }
+    Some(work.join())
+}
+
+/// The compiler waits for the answer as long as it lives.
+fn refuse(done: &SyncSender<Result<(), String>>) {
+    let _ = done.send(Err("the sensor is stopping".to_owned()));
+}
+
+impl Owned {
+    fn open(lock: File, place: &Place, queue: &Arc<Queue>, runtime: &Runtime) -> Result<Self, Failed> {
+        let _inside = runtime.enter();
+        let listener = handover::listen(&place.state_dir)
+            .inspect_err(|error| warn!(error = %error, "the next sensor will have to wait for the end of this one"))
+            .ok();
+        let (spool, writer) = spool::start_behind(queue, &place.state_dir.join("spool"), place.limits)?;
+        Ok(Self { lock, spool, writer, listener, link: None })
+    }
+}
+
+/// Serves as soon as the address is free.
+async fn serve_later(address: std::net::SocketAddr, asked: Arc<dyn health::Ask>) {
+    loop {
+        // Nothing tells that an address is free.
+        tokio::time::sleep(TICK).await;
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                let _ = health::serve(listener, asked).await;
+                return;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(source) => {
+                let error = health::Listen { address, source };
+                return warn!(error = %chain(&error), "no health is served");
+            }
+        }
     }
 }
 
@@ -331,16 +609,19 @@ impl Receive for Inbox {
 
 /// Only one sensor may use the folder: waits for one that is ending.
 pub fn lock(state_dir: &Path) -> Result<File, Failed> {
-    let locked = || -> io::Result<File> {
-        fs::create_dir_all(state_dir)?;
-        let file = File::create(state_dir.join("lock"))?;
+    locked(state_dir, |file| {
         if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
             info!(folder = %state_dir.display(), "waiting for another sensor to end, which uses the same folder");
             file.lock()?;
         }
         Ok(file)
-    };
-    Ok(locked().map_err(|source| StateDir { folder: state_dir.to_owned(), source })?)
+    })
+}
+
+/// Does something with the lock of a folder, which is made if need be.
+fn locked<T>(state_dir: &Path, act: impl FnOnce(File) -> io::Result<T>) -> Result<T, Failed> {
+    let acted = fs::create_dir_all(state_dir).and_then(|()| act(File::create(state_dir.join("lock"))?));
+    Ok(acted.map_err(|source| StateDir { folder: state_dir.to_owned(), source })?)
 }
 
 /// The state folder is of no use.

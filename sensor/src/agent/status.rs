@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Instant,
@@ -13,7 +13,11 @@ use std::{
 use event::loss::Loss;
 use link::proto;
 
-use super::{link::LinkStatus, spool::Spool};
+use super::{
+    handover::Standing,
+    link::LinkStatus,
+    spool::{self, Spool},
+};
 use crate::{
     health::{
         Ask, Seen, memory,
@@ -24,8 +28,8 @@ use crate::{
 
 /// What others may ask.
 pub struct Status {
-    /// Alerts on disk.
-    pub spool: Arc<Spool>,
+    /// Alerts on disk; none while another sensor has them.
+    pub spool: OnceLock<Arc<Spool>>,
     /// The link.
     pub link: Arc<LinkStatus>,
     /// The event loop runs.
@@ -40,12 +44,13 @@ struct Known {
     seen: Seen,
     /// Hash of the running bundle; none before the first one.
     bundle: Option<String>,
+    standing: Standing,
 }
 
 impl Status {
     /// Of a sensor that has not started.
-    pub fn new(spool: Arc<Spool>, link: Arc<LinkStatus>) -> Self {
-        Self { spool, link, alive: AtomicBool::new(true), known: Mutex::default() }
+    pub fn new(link: Arc<LinkStatus>) -> Self {
+        Self { spool: OnceLock::new(), link, alive: AtomicBool::new(true), known: Mutex::default() }
     }
 
     /// Looks at the running sensor.
@@ -59,10 +64,27 @@ impl Status {
         self.known().bundle = Some(hash.to_owned());
     }
 
+    /// Hash of the bundle that runs; empty for none.
+    pub fn bundle(&self) -> String {
+        self.known().bundle.clone().unwrap_or_default()
+    }
+
+    /// Notes what the sensor is to its node.
+    pub fn stands(&self, standing: Standing) {
+        self.known().standing = standing;
+    }
+
+    /// Notes that nothing is attached any more.
+    pub fn detached(&self) {
+        self.known().seen.hooks.clear();
+    }
+
     /// Every loss with its count. The kernel's, the event loop's and the spool's never share a name.
     fn losses(&self, known: &Known) -> Vec<(&'static str, u64)> {
         let mut losses = known.seen.losses();
-        losses.extend(self.spool.losses().map(|(loss, count)| (loss.label(), count)));
+        let spool = self.spool.get();
+        losses
+            .extend(spool::Loss::ALL.iter().map(|loss| (loss.label(), spool.map_or(0, |spool| spool.lost_by(*loss)))));
         losses
     }
 
@@ -78,12 +100,14 @@ impl Ask for Status {
 
     fn unready(&self) -> Option<&'static str> {
         let known = self.known();
+        if let Some(reason) = known.standing.unready() {
+            return Some(reason);
+        }
         if known.seen.hooks.is_empty() {
             return Some("the hooks are not attached yet");
         }
-        known
-            .bundle
-            .is_none()
+        // One that waits for another's end is as ready as it can be: without a bundle in the cache, that one has none either.
+        (known.bundle.is_none() && known.standing != Standing::Waiting)
             .then_some("no bundle is loaded: there is none in the cache, and none has come from the operator")
     }
 
@@ -91,8 +115,8 @@ impl Ask for Status {
         let known = self.known().clone();
         match metric {
             Metric::Losses => self.losses(&known).into_iter().map(|(cause, count)| Sample::of(cause, count)).collect(),
-            Metric::SpoolAlerts => Sample::plain(self.spool.waiting()),
-            Metric::SpoolBytes => Sample::plain(self.spool.bytes()),
+            Metric::SpoolAlerts => Sample::plain(self.spool.get().map_or(0, |spool| spool.waiting())),
+            Metric::SpoolBytes => Sample::plain(self.spool.get().map_or(0, |spool| spool.bytes())),
             Metric::LinkConnected => Sample::plain(u64::from(self.link.connected())),
             Metric::BundleInfo => known.bundle.into_iter().map(|hash| Sample::of(hash, 1)).collect(),
             other => known.seen.samples(other),
@@ -132,7 +156,7 @@ impl Reporter {
             events_per_second: self.per_second,
             events,
             losses,
-            spooled: status.spool.waiting(),
+            spooled: status.spool.get().map_or(0, |spool| spool.waiting()),
             memory_bytes: memory(),
             hooks: known.seen.hooks,
             facts_expired,
@@ -154,13 +178,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::{
-        agent::{
-            link::LinkStatus,
-            spool::{self, Limits},
-        },
-        health::serve,
-    };
+    use crate::{agent::link::LinkStatus, health::serve};
 
     async fn get(address: std::net::SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
@@ -173,19 +191,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_sensor_that_has_not_started_is_alive_and_says_what_it_waits_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (spool, _, writer) = spool::start(folder.path(), Limits::mib(1)).expect("a spool");
-        let status = Arc::new(Status::new(spool, Arc::new(LinkStatus::default())));
+        let status = Arc::new(Status::new(Arc::new(LinkStatus::default())));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("a bound socket");
-        let server = tokio::spawn(serve(listener, status));
+        let server = tokio::spawn(serve(listener, status.clone()));
         assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
         let ready = get(address, "/readyz").await;
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("hooks"), "{ready}");
+        status.stands(Standing::Preparing);
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("hand over"), "{ready}");
         let metrics = get(address, "/metrics").await;
         assert!(metrics.contains("\ngyrfalcon_sensor_link_connected 0\n"), "{metrics}");
         assert!(metrics.contains("gyrfalcon_sensor_losses_total{cause=\"spool_full\"} 0\n"), "{metrics}");
         server.abort();
-        writer.stop();
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     driver::Hooks,
     exit::Exit,
     input,
-    pipeline::{Origin, Publish},
+    pipeline::{Origin, Publish, Share},
     recorder::Recorder,
     rules::{Specs, compile},
     sensor::{Failed, Sensor, Setup, Stopping},
@@ -135,6 +135,7 @@ fn run(
         containers: args.containers.clone(),
         drops: cli::Record::drops(),
         names: Arc::default(),
+        share: Share::ALL,
     };
     let mut sensor = match Sensor::start(setup, active) {
         Ok(sensor) => sensor,
@@ -164,6 +165,7 @@ fn run(
             sensor.tick();
         }
     }
+    info!("stopping; a second signal stops at once");
     let Stopping { pipeline, rest } = sensor.stop();
     let panicked = pipeline.join().is_err();
     let lost = rest.losses();

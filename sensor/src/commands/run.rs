@@ -166,6 +166,7 @@ impl Standalone {
             containers: args.containers.clone(),
             drops: args.drops.clone(),
             names,
+            share: crate::pipeline::Share::ALL,
         };
         let mut standalone = Self { sensor: Sensor::start(setup, active)?, specs, sinks, options, writable, status };
         standalone.look();
@@ -231,6 +232,7 @@ impl Standalone {
     /// Detaches, judges what is in the rings, lets the sinks send what they have.
     fn stop(self, wakes: &Receiver<Wake>) -> Exit {
         let Self { sensor, sinks, .. } = self;
+        info!("stopping; a second signal stops at once");
         let Stopping { pipeline, rest } = sensor.stop();
         let finished = thread::spawn(move || {
             let panicked = pipeline.join().is_err();

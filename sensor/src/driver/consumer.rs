@@ -68,7 +68,7 @@ impl ControlPage {
     }
 
     fn word(&self, index: usize) -> &AtomicU32 {
-        // SAFETY: both callers stay below the two words of `Control`, which the page begins with.
+        // SAFETY: all callers stay below the three words of `Control`, which the page begins with.
         unsafe { self.page.cast::<AtomicU32>().add(index).as_ref() }
     }
 
@@ -79,6 +79,11 @@ impl ControlPage {
     /// Stores the bits of [`abi::control::want`].
     pub fn want(&self, wants: u32) {
         self.word(1).store(wants, Ordering::SeqCst);
+    }
+
+    /// Stores the process whose system calls are left out.
+    fn leave_out(&self, process: Option<u32>) {
+        self.word(2).store(process.unwrap_or(0), Ordering::SeqCst);
     }
 }
 
@@ -138,6 +143,11 @@ impl Consumer {
     /// How full the rings are, for others.
     pub fn levels(&self) -> Arc<Levels> {
         Arc::clone(&self.levels)
+    }
+
+    /// Collects no system calls of this process from now on.
+    pub fn leave_out(&self, process: Option<u32>) {
+        self.control.leave_out(process);
     }
 
     /// A handle that wakes this consumer.

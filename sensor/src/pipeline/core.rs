@@ -25,7 +25,7 @@ use rules::{
     ruleset::{Evaluation, RuleRef},
 };
 
-use super::{Counters, Origin, Publish, Tap};
+use super::{Counters, Origin, Publish, Share, Tap, share::Aside};
 use crate::{
     active::Active,
     containers::{Asker, Told},
@@ -74,6 +74,10 @@ pub struct Core {
     pub state: State,
     /// What to judge by.
     pub active: Arc<Active>,
+    /// Which records are judged; the others are state only.
+    pub share: Share,
+    /// Records of after a pause.
+    aside: Aside,
     scratch: Scratch,
     /// Events that were judged and are not among the counters yet.
     judged: u64,
@@ -128,6 +132,8 @@ impl Core {
             counters,
             state,
             active,
+            share: Share::ALL,
+            aside: Aside::default(),
             scratch: Scratch::default(),
             judged: 0,
             unasked: VecDeque::new(),
@@ -153,6 +159,9 @@ impl Core {
             Ok(record) => record.on_cpu(cpu),
             Err(error) => return self.state.losses.add(Loss::from(&error)),
         };
+        if self.share.is_later(record.header.time) {
+            return self.aside.push(bytes, cpu);
+        }
         if !self.scanned || !self.available && self.hold.is_empty() {
             return self.process(&record, None);
         }
@@ -171,6 +180,18 @@ impl Core {
                 }
                 self.make_room(now);
             }
+        }
+    }
+
+    /// The time of the last record that can be taken: one that rests no more, if there is room for what is put aside.
+    pub fn until(&self, ripe: u64) -> u64 {
+        if self.aside.is_full() { ripe.min(self.share.last_ns()) } else { ripe }
+    }
+
+    /// A pause is over: takes what was put aside.
+    pub fn go_on(&mut self, now: u64) {
+        for (bytes, cpu) in std::mem::take(&mut self.aside) {
+            self.take(&bytes, cpu, now);
         }
     }
 
@@ -401,7 +422,7 @@ impl Core {
             let process = wanted.process || wanted.cgroup;
             self.ask(Question { pid: record.header.tgid, process, cgroup, users });
         }
-        if self.judge(record) {
+        if self.share.judges(record.header.time) && self.judge(record) {
             self.judged += 1;
             if let Some(loss) = loss {
                 self.state.losses.add(loss);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed, mpsc},
 };
 
 use event::{
@@ -23,7 +23,7 @@ use crate::{
     containers::{Asker, Told},
     hold::PATIENCE,
     lookup::Question,
-    pipeline::{Counters, Origin, Publish},
+    pipeline::{Counters, Origin, Publish, Share},
 };
 
 const PATIENCE_NS: u64 = PATIENCE.as_nanos() as u64;
@@ -210,6 +210,48 @@ fn an_exec_names_the_cgroup_that_others_wait_for() {
     w.core.take(&mkdir(7, 2), 0, 0);
     w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
     assert_eq!(w.seen(), ["1 000000000000 web pod-web <NA>", "2 000000000000 web pod-web exe-7"]);
+}
+
+#[test]
+fn what_another_sensor_judges_changes_the_state_only() {
+    let mut w = world();
+    w.core.share = Share::NOTHING;
+    w.core.told(Told::Facts(id(7).into(), facts("web")), 0);
+    w.core.take(&exec(7), 0, 0);
+    w.core.take(&mkdir(7, 1), 0, 0);
+    // These wait for facts.
+    w.core.take(&exec(8), 0, 0);
+    w.core.take(&mkdir(8, 2), 0, 0);
+    w.core.share.pause(5);
+    for time in [4, 9, 10] {
+        w.core.take(&mkdir(8, time), 0, 0);
+    }
+    w.core.share.judge_from(10);
+    w.core.go_on(0);
+    w.core.told(Told::Facts(id(8).into(), facts("db")), 0);
+    assert_eq!(w.seen(), ["10 000000000000 db pod-db exe-8"]);
+    w.core.take(&mkdir(7, 10), 0, 0);
+    assert_eq!(w.seen(), ["10 000000000000 web pod-web exe-7"], "what it executed before is known");
+    assert_eq!(w.core.counters.alerts.load(Relaxed), 2);
+}
+
+#[test]
+fn what_happens_in_a_pause_is_judged_afterwards_and_takes_bounded_memory() {
+    let mut w = world();
+    w.core.take(&Encoder::exec().process(1, 1).cgroup_id(1).args(&["init"]).cgroup("/init.scope").encode(), 0, 0);
+    w.core.share.pause(5);
+    w.core.take(&mkdir(1, 4), 0, 0);
+    assert_eq!(w.seen(), ["4 host host <NA> init"]);
+    let mut time = 5;
+    while w.core.until(u64::MAX) == u64::MAX {
+        w.core.take(&mkdir(1, time), 0, 0);
+        time += 1;
+    }
+    assert!(time * 64 < 64 << 20, "{time} records");
+    assert_eq!((w.core.until(u64::MAX), w.core.until(3)), (4, 3), "the rest stays in the rings");
+    w.core.share.go_on();
+    w.core.go_on(0);
+    assert_eq!((w.seen().len() as u64, w.core.until(u64::MAX)), (time - 5, u64::MAX));
 }
 
 #[derive(Debug, Clone)]

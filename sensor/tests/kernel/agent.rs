@@ -1,14 +1,18 @@
 //! The agent of a node, with an operator that the case plays itself.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ::bundle::{Bundle, Unit};
@@ -38,6 +42,9 @@ pub fn trials() -> Vec<Trial> {
         trial("agent: a bundle runs, its alerts arrive, and counts outlive a kill", NEEDS, counts_outlive_a_kill),
         trial("agent: rules run from the cache while the operator is away", NEEDS, runs_without_operator),
         trial("agent: a bundle that cannot be read leaves the one before", NEEDS, keeps_what_runs),
+        trial("agent: a second one takes over and nothing is missed", NEEDS, takes_over),
+        trial("agent: a second one takes over from one that hangs and is killed", NEEDS, takes_over_from_a_hung_one),
+        trial("agent: the old one goes on or begins anew when the new one dies", NEEDS, outlives_the_new_one),
     ]
 }
 
@@ -63,7 +70,9 @@ impl Node {
     fn bundle(&self) -> (String, Vec<u8>) {
         let rules = format!(
             "- rule: passwords were read\n  desc: By the program of the case.\n  condition: >-\n    evt.type in (open, openat) \
-             and fd.name = /etc/shadow and proc.exepath = {}\n  output: read %fd.name by %proc.cmdline\n  priority: WARNING\n",
+             and fd.name = /etc/shadow and proc.exepath = {}\n  output: read %fd.name by %proc.cmdline\n  priority: WARNING\n\
+             - rule: programs were loaded\n  desc: By a sensor, which is none of the other's business.\n  condition: >-\n    \
+             evt.type = bpf and proc.exepath = {GYRFALCON}\n  output: bpf by %proc.cmdline\n  priority: WARNING\n",
             self.reader.display()
         );
         let unit = Unit {
@@ -81,6 +90,15 @@ impl Node {
 
     fn trigger(&self) {
         harness::run(&self.reader, &["/etc/shadow"]);
+    }
+
+    /// The same, with a number in its command line.
+    fn trigger_number(&self, number: u64) {
+        let mut command = Command::new(&self.reader);
+        command.args(["/etc/shadow", &format!("n{number}")]).stdin(Stdio::null());
+        // There is no file with the name of the number.
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("a copy of cat");
+        assert_eq!(status.code(), Some(1));
     }
 
     /// Where the agent keeps what outlives it.
@@ -149,6 +167,11 @@ impl Agent {
         }
     }
 
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).expect("pids are small");
+        kill(Pid::from_raw(pid), signal).expect("it is our child, and not yet waited for");
+    }
+
     fn kill(mut self) {
         self.process.kill().expect("it is our child");
         self.process.wait().expect("it is our child");
@@ -156,8 +179,7 @@ impl Agent {
 
     #[track_caller]
     fn stop(mut self) {
-        let pid = i32::try_from(self.process.id()).expect("pids are small");
-        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it is our child, and not yet waited for");
+        self.signal(Signal::SIGTERM);
         let status = harness::wait_for(&mut self.process, LONG).expect("the agent did not end");
         assert_eq!(status.code(), Some(0));
     }
@@ -300,4 +322,133 @@ fn keeps_what_runs() {
         assert_eq!(session.alerts().await.alerts[0].bundle, hash);
     });
     agent.stop();
+}
+
+/// Starts an agent, and gives it the bundle with the rule.
+fn first_agent(node: &Node, operator: &mut Operator) -> (Agent, Session) {
+    let (hash, bytes) = node.bundle();
+    let agent = node.agent(operator.address);
+    let session = play(async {
+        let mut session = operator.session().await;
+        session.welcome(0, 100).await;
+        assert!(give(&mut session, &hash, &bytes).await.loaded);
+        session
+    });
+    (agent, session)
+}
+
+/// Waits for the alerts of so many numbers; how many came twice. What is told has been counted as a hit.
+fn all_numbers(operator: &mut Operator, count: u64) -> u64 {
+    play(async {
+        let mut session = operator.session().await;
+        // Nothing was acknowledged: everything that was ever in the spool comes.
+        session.welcome(0, 100_000).await;
+        let mut heard: BTreeMap<u64, u64> = BTreeMap::new();
+        while (heard.len() as u64) < count {
+            // What a sensor says about itself is of no resource.
+            for alert in session.alerts().await.alerts.into_iter().filter(|alert| !alert.unit.is_empty()) {
+                let behind = alert.message.split_once("gyr-reader /etc/shadow n").map(|(_, behind)| behind);
+                let number = behind.and_then(|behind| behind.split(' ').next()?.parse().ok());
+                *heard
+                    .entry(number.unwrap_or_else(|| panic!("no number: {} {}", alert.rule, alert.message)))
+                    .or_default() += 1;
+            }
+        }
+        assert!(heard.keys().copied().eq(0..count), "{heard:?}");
+        let told = heard.values().sum();
+        hits(&mut session, told).await;
+        told - count
+    })
+}
+
+fn takes_over() {
+    let node = Node::new();
+    let mut operator = Operator::start(&node.identity, ANYWHERE);
+    let (old, _session) = first_agent(&node, &mut operator);
+    let (stop, said) = (AtomicBool::new(false), AtomicU64::new(0));
+    let new = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                node.trigger_number(said.fetch_add(1, Relaxed));
+                // Often, but not so that a ring fills up while a busy machine lets the event loop wait.
+                thread::sleep(Duration::from_millis(4));
+            }
+        });
+        let new = node.agent(operator.address);
+        // The talker ends also when something here fails.
+        let _stop = OnDrop(|| stop.store(true, Relaxed));
+        new.expect_log("this sensor has the node");
+        old.expect_log("this one can be ended");
+        let more = said.load(Relaxed) + 20;
+        while said.load(Relaxed) < more {
+            thread::yield_now();
+        }
+        new
+    });
+    old.stop();
+    let count = said.load(Relaxed);
+    let twice = all_numbers(&mut operator, count);
+    eprintln!("{count} alerts, {twice} of them twice");
+    // One processor each can be between the two stamps of an event.
+    let processors = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+    assert!(twice <= processors, "{twice} of {count}");
+    new.stop();
+}
+
+/// Does something at the end, whatever comes before.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn takes_over_from_a_hung_one() {
+    let node = Node::new();
+    let mut operator = Operator::start(&node.identity, ANYWHERE);
+    let (old, mut session) = first_agent(&node, &mut operator);
+    for number in 0..5 {
+        node.trigger_number(number);
+    }
+    play(hits(&mut session, 5));
+    let new = node.agent(operator.address);
+    old.expect_log("another sensor is about to take over");
+    old.signal(Signal::SIGSTOP);
+    new.expect_log("alerts wait until it has ended");
+    for number in 5..25 {
+        node.trigger_number(number);
+    }
+    old.kill();
+    new.expect_log("this sensor has the node");
+    node.trigger_number(25);
+    assert_eq!(all_numbers(&mut operator, 26), 0);
+    new.stop();
+}
+
+fn outlives_the_new_one() {
+    let node = Node::new();
+    let mut operator = Operator::start(&node.identity, ANYWHERE);
+    let (mut old, mut session) = first_agent(&node, &mut operator);
+    let new = node.agent(operator.address);
+    old.expect_log("another sensor is about to take over");
+    new.kill();
+    old.expect_log("another sensor does not take over");
+    node.trigger_number(0);
+    play(hits(&mut session, 1));
+
+    let new = node.agent(operator.address);
+    old.expect_log("this one can be ended");
+    new.expect_log("this sensor has the node");
+    node.trigger_number(1);
+    assert_eq!(all_numbers(&mut operator, 2), 0);
+    new.kill();
+    let status = harness::wait_for(&mut old.process, LONG).expect("what is started in its place is to run");
+    assert_eq!(status.code(), Some(2));
+
+    let third = node.agent(operator.address);
+    third.expect_log("bundle active");
+    node.trigger_number(2);
+    assert_eq!(all_numbers(&mut operator, 3), 0);
+    third.stop();
 }

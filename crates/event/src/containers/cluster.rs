@@ -167,6 +167,16 @@ impl Cluster {
         left
     }
 
+    /// All that is known, as one change.
+    pub fn all(&self) -> ClusterChange {
+        ClusterChange {
+            complete: true,
+            pods: self.pods.values().map(|pod| Pod::clone(pod)).collect(),
+            namespaces: self.namespaces.values().cloned().collect(),
+            ..ClusterChange::default()
+        }
+    }
+
     fn forget(&mut self, uid: &str) {
         let Some(pod) = self.pods.remove(uid) else { return };
         self.bytes -= pod.bytes();
@@ -215,6 +225,18 @@ mod tests {
         cluster.change(ClusterChange { pods: vec![pod("c", "hash")], ..ClusterChange::default() });
         cluster.change(ClusterChange { pods_gone: vec!["b".into()], ..ClusterChange::default() });
         assert_eq!(cluster.pod(&facts("hash")).map(|pod| &*pod.uid), Some("c"));
+    }
+
+    #[test]
+    fn what_is_known_can_be_told_another() {
+        let (mut one, mut other) = (Cluster::new(10), Cluster::new(10));
+        let namespaces = vec![Namespace { name: "shop".into(), labels: vec![("team".into(), "a".into())] }];
+        one.change(ClusterChange { pods: vec![pod("a", "hash")], namespaces, ..ClusterChange::default() });
+        other.change(ClusterChange { pods: vec![pod("b", "")], ..ClusterChange::default() });
+        other.change(one.all());
+        assert_eq!(other.all(), one.all());
+        assert_eq!(other.pod(&facts("hash")).map(|pod| &*pod.uid), Some("a"));
+        assert_eq!(other.pod(&facts("b")), None);
     }
 
     #[test]

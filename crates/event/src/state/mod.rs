@@ -447,6 +447,11 @@ impl State {
         }
     }
 
+    /// All that the cluster has said, as one change.
+    pub fn cluster(&self) -> ClusterChange {
+        self.cluster.all()
+    }
+
     /// What the cluster says about a pod; `None` when it has not, and on hosts that are in no cluster.
     pub fn pod(&self, facts: &PodFacts) -> Option<&Pod> {
         self.cluster.pod(facts)

@@ -94,6 +94,11 @@ impl LinkStatus {
         self.connected.load(Relaxed)
     }
 
+    /// Notes that there is no session, and will be none.
+    pub fn disconnected(&self) {
+        self.connected.store(false, Relaxed);
+    }
+
     /// Waits until the operator has all alerts and counts of a spool.
     pub async fn all_delivered(&self, spool: &Spool) {
         let mut progress = self.progress.subscribe();

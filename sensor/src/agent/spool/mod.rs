@@ -159,7 +159,12 @@ impl Spool {
 
     /// Losses since the start of the sensor.
     pub fn losses(&self) -> impl Iterator<Item = (Loss, u64)> + '_ {
-        Loss::ALL.iter().zip(&self.losses).map(|(loss, count)| (*loss, count.load(Relaxed)))
+        Loss::ALL.iter().map(|loss| (*loss, self.lost_by(*loss)))
+    }
+
+    /// Losses of one kind since the start of the sensor.
+    pub fn lost_by(&self, loss: Loss) -> u64 {
+        self.losses.get(loss as usize).map_or(0, |count| count.load(Relaxed))
     }
 
     fn count(&self, loss: Loss, alerts: u64) {
@@ -190,9 +195,15 @@ const ENDING: &str = "alerts";
 
 /// Opens a spool and starts the thread that writes it.
 pub fn start(folder: &Path, limits: Limits) -> Result<(Arc<Spool>, Arc<Queue>, Writer), SpoolError> {
+    let queue = Arc::new(Queue::default());
+    let (spool, writer) = start_behind(&queue, folder, limits)?;
+    Ok((spool, queue, writer))
+}
+
+/// The same behind a queue that has filled up already.
+pub fn start_behind(queue: &Arc<Queue>, folder: &Path, limits: Limits) -> Result<(Arc<Spool>, Writer), SpoolError> {
     let store = Store::open(folder, limits)?;
     let spool = Arc::clone(store.spool());
-    let queue = Arc::new(Queue::default());
-    let writer = Writer::start(store, Arc::clone(&queue)).map_err(SpoolError::Thread)?;
-    Ok((spool, queue, writer))
+    let writer = Writer::start(store, Arc::clone(queue)).map_err(SpoolError::Thread)?;
+    Ok((spool, writer))
 }

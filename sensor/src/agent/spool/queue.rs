@@ -89,6 +89,11 @@ impl Queue {
         self.wake(state);
     }
 
+    /// Alerts that wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().hits.len()
+    }
+
     /// Says which rules run from now on.
     pub fn runs(&self, active: Arc<Active>) {
         let mut state = self.lock();
