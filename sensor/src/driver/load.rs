@@ -233,7 +233,7 @@ impl Driver {
             programs: HashMap::new(),
             hooks,
             links: Vec::new(),
-            ring_hooks: RingHooks::default(),
+            ring_hooks: RingHooks::new(&host.offsets),
             filters: FilterMaps::new(take(&mut ebpf, "FILTERS")?, take(&mut ebpf, "PATH_PREFIXES")?),
             slots: Slots::default(),
             dispatching: false,

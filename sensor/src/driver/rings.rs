@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use abi::offsets::MISSING;
 use aya::{
     Btf, Ebpf,
     programs::{
@@ -15,7 +16,7 @@ use aya::{
 };
 use tracing::{info, warn};
 
-use super::Rows;
+use super::{Rows, btf::Resolved};
 
 /// A hook.
 struct Hook {
@@ -83,6 +84,12 @@ pub struct RingHooks {
 }
 
 impl RingHooks {
+    /// None yet. A kernel before Linux 5.19 does not keep with an operation what comes of it: nothing can be seen there.
+    pub fn new(offsets: &Resolved) -> Self {
+        let rings = if offsets.get("ring_result") == MISSING { Rings::Unseen } else { Rings::default() };
+        Self { rings, ..Self::default() }
+    }
+
     /// How it is seen what a ring does. Known when rules have asked for it.
     pub fn rings(&self) -> Rings {
         self.rings
