@@ -18,15 +18,14 @@ mod deliver;
 pub mod facts;
 pub mod handover;
 pub mod link;
+pub mod owned;
 pub mod spool;
 pub mod status;
 #[cfg(test)]
 mod testing;
 
 use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
+    fs, io,
     sync::{
         Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender},
@@ -39,7 +38,7 @@ use ::link::proto;
 use rules::load::Options;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     runtime::Runtime,
     sync::{oneshot, watch},
 };
@@ -51,7 +50,8 @@ use self::{
     deliver::Deliver,
     handover::{EventLoop, Giver, Peer, Standing, Taken, Taker},
     link::{Acks, Receive, Verified},
-    spool::{Limits, Queue, Spool, Writer},
+    owned::{Owned, Place},
+    spool::{Limits, Queue},
     status::{Reporter, Status},
 };
 use ::link::chain;
@@ -136,26 +136,6 @@ struct Agent {
     other: Option<Peer>,
     wakes: Sender<Wake>,
     place: Place,
-}
-
-/// Who it is, and what is its.
-#[derive(Clone)]
-struct Place {
-    state_dir: PathBuf,
-    limits: Limits,
-    /// As the next start will have it, too; empty when it has none.
-    name: String,
-}
-
-/// What goes with the state folder.
-struct Owned {
-    lock: File,
-    spool: Arc<Spool>,
-    writer: Writer,
-    /// Where the next sensor calls, until this one attends to it.
-    listener: Option<UnixListener>,
-    /// The link's task, once it is started.
-    link: Option<tokio::task::JoinHandle<()>>,
 }
 
 #[derive(Clone)]
@@ -545,17 +525,6 @@ fn refuse(done: &SyncSender<Result<(), String>>) {
     let _ = done.send(Err("the sensor is stopping".to_owned()));
 }
 
-impl Owned {
-    fn open(lock: File, place: &Place, queue: &Arc<Queue>, runtime: &Runtime) -> Result<Self, Failed> {
-        let _inside = runtime.enter();
-        let listener = handover::listen(&place.state_dir)
-            .inspect_err(|error| warn!(error = %error, "the next sensor will have to wait for the end of this one"))
-            .ok();
-        let (spool, writer) = spool::start_behind(queue, &place.state_dir.join("spool"), place.limits)?;
-        Ok(Self { lock, spool, writer, listener, link: None })
-    }
-}
-
 /// Serves as soon as the address is free.
 async fn serve_later(address: std::net::SocketAddr, asked: Arc<dyn health::Ask>) {
     loop {
@@ -605,32 +574,6 @@ impl Receive for Inbox {
         self.event_loop.tell(Input::Cluster(Box::new(facts::cluster_change(facts)), done));
         taken
     }
-}
-
-/// Only one sensor may use the folder: waits for one that is ending.
-pub fn lock(state_dir: &Path) -> Result<File, Failed> {
-    locked(state_dir, |file| {
-        if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
-            info!(folder = %state_dir.display(), "waiting for another sensor to end, which uses the same folder");
-            file.lock()?;
-        }
-        Ok(file)
-    })
-}
-
-/// Does something with the lock of a folder, which is made if need be.
-fn locked<T>(state_dir: &Path, act: impl FnOnce(File) -> io::Result<T>) -> Result<T, Failed> {
-    let acted = fs::create_dir_all(state_dir).and_then(|()| act(File::create(state_dir.join("lock"))?));
-    Ok(acted.map_err(|source| StateDir { folder: state_dir.to_owned(), source })?)
-}
-
-/// The state folder is of no use.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use the folder {}; see --state-dir", folder.display())]
-struct StateDir {
-    folder: PathBuf,
-    #[source]
-    source: io::Error,
 }
 
 fn address(args: &cli::Agent) -> link::Address {

@@ -157,7 +157,7 @@ impl Cluster {
     fn start(args: &cli::AuditRun, wakes: Sender<Wake>) -> Result<Self, Failed> {
         let name = args.hostname();
         let state_dir = &args.link.state_dir;
-        let lock = crate::agent::lock(state_dir)?;
+        let lock = crate::agent::owned::lock(state_dir)?;
         let (spool, alerts, writer) = spool::start(&state_dir.join("spool"), Limits::mib(args.link.spool_mib))?;
         let counters = Arc::new(Counters::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -159,7 +159,7 @@ impl EventLoop for Teller {
 
 /// Takes the lock of a state folder if no other sensor has it.
 pub fn try_lock(state_dir: &Path) -> Result<Option<File>, Failed> {
-    super::locked(state_dir, |file| match file.try_lock() {
+    super::owned::locked(state_dir, |file| match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(error)) => Err(error),

@@ -20,7 +20,7 @@ const WELCOME: Duration = Duration::from_secs(10);
 /// How long it may take to name the time: what happens meanwhile waits in memory.
 const UNTIL: Duration = Duration::from_secs(2);
 
-/// How long it may take to judge what it has, and make it durable; it gives events up to two seconds to get facts.
+/// How long it may take to judge what it has, and make it durable; it gives events up to ten seconds to get facts.
 const DONE: Duration = Duration::from_secs(30);
 
 /// How often the cache is looked at again before the node is taken with whatever bundle runs.
@@ -172,6 +172,6 @@ where
     async fn lock(&self, standing: Standing) -> Result<File, Failed> {
         (self.standing)(standing);
         let folder = self.state_dir.clone();
-        tokio::task::spawn_blocking(move || crate::agent::lock(&folder)).await?
+        tokio::task::spawn_blocking(move || crate::agent::owned::lock(&folder)).await?
     }
 }
