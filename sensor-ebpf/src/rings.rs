@@ -137,9 +137,8 @@ pub fn ring_complete(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let request = Request::new(ctx.arg(1));
-    let is_watched = request.opens()
-        || request.operation == operation::CONNECT
-        || request.operation == operation::SOCKET;
+    let is_watched =
+        request.opens() || request.operation == operation::CONNECT || request.operation == operation::SOCKET;
     if is_watched {
         send(Hook::RingComplete, |hook| match request.operation {
             operation::CONNECT => connected(hook, request, i64::from(request.result())),
