@@ -88,8 +88,11 @@ fn driver(sensor: &Sensor) -> String {
 
 fn tell_the_same() {
     let folder = harness::folder();
-    let [typed, perf] = ["tp_btf", "tracepoint"].map(|hooks| told(hooks, folder.path()));
-    assert_eq!(typed, perf);
+    let perf = told("tracepoint", folder.path());
+    // Where the kernel preempts the other way's programs, some of it may be missing there.
+    if !harness::preempts_programs() {
+        assert_eq!(told("tp_btf", folder.path()), perf);
+    }
     let place = folder.path().display().to_string();
     let mut wanted = vec![
         ("type=execve", "/gyr-hooked".to_owned()),
