@@ -158,7 +158,7 @@ impl Agent {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(4)
-            .thread_name("link")
+            .thread_name("operator-link")
             .enable_all()
             .build()?;
         let second = lock.is_none();

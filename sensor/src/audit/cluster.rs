@@ -163,7 +163,7 @@ impl Cluster {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(4)
-            .thread_name("link")
+            .thread_name("operator-link")
             .enable_all()
             .build()?;
         let options =
