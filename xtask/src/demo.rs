@@ -115,9 +115,8 @@ fn show(cluster: &Cluster, checkout: &Checkout, images: &Path) -> Result<()> {
 }
 
 fn counted(cluster: &Cluster) -> Option<()> {
-    let rules = cluster.kubectl_json(["get", "clusterfalcorules"]).ok()?;
-    let hits = |rule: &Value| rule["status"]["hits"]["total"].as_i64().unwrap_or(0);
-    rules["items"].as_array()?.iter().any(|rule| hits(rule) > 0).then_some(())
+    let core = cluster.kubectl_json(["get", "clusterfalcorule", "core"]).ok()?;
+    (core["status"]["hits"]["total"].as_i64().unwrap_or(0) > 0).then_some(())
 }
 
 fn all_ready(cluster: &Cluster) -> Option<()> {
