@@ -102,7 +102,7 @@ pub enum Hook {
     Fork,
     /// `sched_process_exit`.
     Exit,
-    /// `io_openat2`.
+    /// `io_openat2`; or, where functions cannot be hooked, `io_uring_complete`.
     RingOpen,
     /// `io_fixed_fd_install`.
     RingOpenDirect,
@@ -110,12 +110,10 @@ pub enum Hook {
     RingConnect,
     /// `io_socket`.
     RingSocket,
-    /// `io_uring_complete`.
-    RingComplete,
 }
 
 /// How many hooks there are.
-pub const HOOKS: u32 = Hook::RingComplete as u32 + 1;
+pub const HOOKS: u32 = Hook::RingSocket as u32 + 1;
 
 const POSITION_MASK: i32 = RECORD_LIMIT as i32 - 1;
 const FRONT_MASK: i32 = 1023;

@@ -5,7 +5,8 @@
 //! The text that was passed as a path is gone when an operation ends: the kernel's own path stands for it. Everything
 //! that the sensor adds to records of system calls when a rule asks (working directory, other descriptors) is left out.
 //!
-//! These programs can be preempted, so each has a scratch of its own.
+//! These programs can be preempted, so each has a scratch of its own. The one on the tracepoint has that of an open: the driver
+//! attaches either it or the others.
 
 use abi::{
     control::{RING_BULK, RING_URGENT},
@@ -140,7 +141,7 @@ pub fn ring_complete(ctx: BtfTracePointContext) -> i32 {
     let is_watched =
         request.opens() || request.operation == operation::CONNECT || request.operation == operation::SOCKET;
     if is_watched {
-        send(Hook::RingComplete, |hook| match request.operation {
+        send(Hook::RingOpen, |hook| match request.operation {
             operation::CONNECT => connected(hook, request, i64::from(request.result())),
             operation::SOCKET => created(hook, request),
             _ => opened(hook, request),

@@ -430,7 +430,7 @@ impl Agent {
             return Exit::System;
         };
         let (panicked, sent) = finished.unwrap_or((true, false));
-        let waiting = status.spool.get().map_or(0, |spool| spool.waiting());
+        let waiting = status.spooled();
         if !sent && waiting > 0 {
             info!(alerts = waiting, "alerts stay in the spool until the next start");
         }

@@ -64,6 +64,11 @@ impl Status {
         self.known().bundle = Some(hash.to_owned());
     }
 
+    /// Alerts on disk that wait for the operator.
+    pub fn spooled(&self) -> u64 {
+        self.spool.get().map_or(0, |spool| spool.waiting())
+    }
+
     /// Hash of the bundle that runs; empty for none.
     pub fn bundle(&self) -> String {
         self.known().bundle.clone().unwrap_or_default()
@@ -115,7 +120,7 @@ impl Ask for Status {
         let known = self.known().clone();
         match metric {
             Metric::Losses => self.losses(&known).into_iter().map(|(cause, count)| Sample::of(cause, count)).collect(),
-            Metric::SpoolAlerts => Sample::plain(self.spool.get().map_or(0, |spool| spool.waiting())),
+            Metric::SpoolAlerts => Sample::plain(self.spooled()),
             Metric::SpoolBytes => Sample::plain(self.spool.get().map_or(0, |spool| spool.bytes())),
             Metric::LinkConnected => Sample::plain(u64::from(self.link.connected())),
             Metric::BundleInfo => known.bundle.into_iter().map(|hash| Sample::of(hash, 1)).collect(),
@@ -156,7 +161,7 @@ impl Reporter {
             events_per_second: self.per_second,
             events,
             losses,
-            spooled: status.spool.get().map_or(0, |spool| spool.waiting()),
+            spooled: status.spooled(),
             memory_bytes: memory(),
             hooks: known.seen.hooks,
             facts_expired,

@@ -156,33 +156,21 @@ impl RingHooks {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Link, ProgramError> {
-        let is_new = !self.loaded.contains_key(hook.program);
-        let mut load = |program: Result<&ProgramFd, ProgramError>| -> Result<(), ProgramError> {
-            self.loaded.insert(hook.program, program?.try_clone().map_err(ProgramError::IOError)?);
-            Ok(())
-        };
+        let loaded = &mut self.loaded;
+        // Three types of aya's with the same methods and no trait in common.
+        macro_rules! attach {
+            ($program:ident, $link:path) => {{
+                if !loaded.contains_key(hook.program) {
+                    $program.load(hook.place, btf)?;
+                    loaded.insert(hook.program, $program.fd()?.try_clone().map_err(ProgramError::IOError)?);
+                }
+                Ok($link($program.attach()?))
+            }};
+        }
         match ebpf.program_mut(hook.program) {
-            Some(Program::FEntry(program)) => {
-                if is_new {
-                    program.load(hook.place, btf)?;
-                    load(program.fd())?;
-                }
-                Ok(Link::Entry(program.attach()?))
-            }
-            Some(Program::FExit(program)) => {
-                if is_new {
-                    program.load(hook.place, btf)?;
-                    load(program.fd())?;
-                }
-                Ok(Link::Exit(program.attach()?))
-            }
-            Some(Program::BtfTracePoint(program)) => {
-                if is_new {
-                    program.load(hook.place, btf)?;
-                    load(program.fd())?;
-                }
-                Ok(Link::Tracepoint(program.attach()?))
-            }
+            Some(Program::FEntry(program)) => attach!(program, Link::Entry),
+            Some(Program::FExit(program)) => attach!(program, Link::Exit),
+            Some(Program::BtfTracePoint(program)) => attach!(program, Link::Tracepoint),
             _ => Err(ProgramError::NotLoaded),
         }
     }

@@ -85,17 +85,16 @@ impl Peer {
 
     /// Says something.
     pub async fn say(&mut self, word: Word) -> Result<(), PeerError> {
-        let line = format!("{word}\n");
-        match timeout(WRITE, self.stream.write_all(line.as_bytes())).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(PeerError::Ended),
-            Err(_) => Err(PeerError::Silent),
-        }
+        self.write(format!("{word}\n").as_bytes()).await
     }
 
     /// Says something that bytes follow.
     pub async fn say_with(&mut self, word: Word, bytes: &[u8]) -> Result<(), PeerError> {
         self.say(word).await?;
+        self.write(bytes).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), PeerError> {
         match timeout(WRITE, self.stream.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(PeerError::Ended),

@@ -169,6 +169,24 @@ async fn old(listener: &UnixListener) -> Peer {
     peer
 }
 
+/// A new sensor, and an old one that the test plays: it has welcomed the other.
+struct Met {
+    _folder: TempDir,
+    lock: File,
+    listener: UnixListener,
+    new: New,
+    peer: Peer,
+}
+
+async fn met() -> Met {
+    let folder = folder();
+    let lock = locked(&folder);
+    let listener = listen(folder.path()).expect("a socket");
+    let new = New::start(&folder, 0).await;
+    let peer = old(&listener).await;
+    Met { _folder: folder, lock, listener, new, peer }
+}
+
 /// A new sensor that the test plays: it is welcome.
 async fn new(folder: &TempDir) -> Peer {
     let mut peer = Peer::find(folder.path(), "new").await.expect("a good socket").expect("somebody listens");
@@ -311,11 +329,7 @@ async fn a_sensor_does_not_give_back_to_the_one_that_it_took_over_from() {
 
 #[tokio::test]
 async fn when_the_old_sensor_ends_the_new_one_judges_from_when_it_stopped_to_deliver() {
-    let folder = folder();
-    let lock = locked(&folder);
-    let listener = listen(folder.path()).expect("a socket");
-    let new = New::start(&folder, 0).await;
-    let mut peer = old(&listener).await;
+    let Met { _folder, lock, listener, new, mut peer } = met().await;
     assert_eq!(peer.hear(LONG).await.expect("a request"), Word::Take(Some("b1".to_owned())));
     assert!(!new.share().judges(NOW) && new.share().last_ns() < NOW);
     drop((peer, listener, lock));
@@ -326,11 +340,7 @@ async fn when_the_old_sensor_ends_the_new_one_judges_from_when_it_stopped_to_del
 
 #[tokio::test]
 async fn when_the_old_sensor_hangs_the_new_one_judges_and_waits_for_its_end() {
-    let folder = folder();
-    let lock = locked(&folder);
-    let listener = listen(folder.path()).expect("a socket");
-    let new = New::start(&folder, 0).await;
-    let _hangs = old(&listener).await;
+    let Met { _folder, lock, listener: _listener, new, peer: _hangs } = met().await;
     new.stands(Standing::Waiting).await;
     assert_eq!(new.share(), judging_from(NOW));
     assert!(!new.taken.is_finished());
@@ -340,11 +350,7 @@ async fn when_the_old_sensor_hangs_the_new_one_judges_and_waits_for_its_end() {
 
 #[tokio::test]
 async fn when_the_old_sensor_ends_after_the_time_was_agreed_the_time_holds() {
-    let folder = folder();
-    let lock = locked(&folder);
-    let listener = listen(folder.path()).expect("a socket");
-    let new = New::start(&folder, 0).await;
-    let mut peer = old(&listener).await;
+    let Met { _folder, lock, listener, new, mut peer } = met().await;
     peer.hear(LONG).await.expect("a request");
     peer.say(Word::Until(NOW + 9)).await.expect("it listens");
     assert_eq!(peer.hear(LONG).await.expect("a word"), Word::Mine);
@@ -364,11 +370,7 @@ async fn times_that_cannot_be_are_not_believed() {
         Word::Mine,
         Word::Facts(u32::MAX),
     ] {
-        let folder = folder();
-        let lock = locked(&folder);
-        let listener = listen(folder.path()).expect("a socket");
-        let new = New::start(&folder, 0).await;
-        let mut peer = old(&listener).await;
+        let Met { _folder, lock, listener: _listener, new, mut peer } = met().await;
         peer.hear(LONG).await.expect("a request");
         peer.say(lie).await.expect("it listens");
         new.stands(Standing::Waiting).await;
