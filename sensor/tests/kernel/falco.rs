@@ -19,7 +19,11 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 pub use self::chain::{PLAN, play, stand_in};
-use self::{cases::Case, room::Room};
+use self::{
+    cases::Case,
+    room::Room,
+    runtime::{Known, Runtime},
+};
 use crate::{
     harness::{self, Alert, Helper, LONG, Sensor},
     host,
@@ -45,7 +49,7 @@ pub fn trials() -> Vec<Trial> {
 /// Puts the variable that marks a process of a case into every alert, and where it ran.
 const APPENDED: &str = "mark=%proc.env[GYR_MARK] in=%container.id vpid=%proc.vpid";
 
-fn start(matching: &str, enable: &BTreeSet<String>) -> Sensor {
+fn start(matching: &str, enable: &BTreeSet<String>, more: &[&str]) -> Sensor {
     let rules = folder("GYRFALCON_FALCO_RULES", "falco_rules.yaml").expect("a need of the case");
     let files: Vec<PathBuf> = RULESETS.iter().map(|file| rules.join(file)).filter(|file| file.is_file()).collect();
     let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
@@ -53,6 +57,7 @@ fn start(matching: &str, enable: &BTreeSet<String>) -> Sensor {
     for rule in enable {
         options.extend(["--enable", rule]);
     }
+    options.extend(more);
     Sensor::start(&files, &options)
 }
 
@@ -63,13 +68,16 @@ fn fires(matching: &str) {
     left_out.iter().for_each(|reason| eprintln!("left out: {reason}"));
     assert!(!cases.is_empty(), "no case can be played");
     let disabled = cases.iter().filter(|case| case.disabled).map(|case| case.rule.clone()).collect();
-    let sensor = start(matching, &disabled);
+    // runc alone says of no container that it is privileged: this runtime does, of those whose cases are about it.
+    let (folder, privileged) = (harness::folder(), Known::none());
+    let runtime = Runtime::start(folder.path(), privileged.clone());
+    let sensor = start(matching, &disabled, &["--cri", &runtime.address()]);
     let room = Room::new();
     let mark = |number: usize| format!("gyr{}{matching}-{number}", std::process::id());
     // Those that sleep do it at the same time; the others share files and take turns.
     let (slow, quick): (Vec<_>, Vec<_>) = cases.iter().enumerate().partition(|(_, case)| case.sleeps());
     let places: Vec<(usize, Result<String, String>)> = std::thread::scope(|scope| {
-        let play = |(number, case): (usize, &Case)| (number, run(case, &mark(number), &room));
+        let play = |(number, case): (usize, &Case)| (number, run(case, &mark(number), &room, &privileged));
         let slow: Vec<_> = slow.into_iter().map(|case| scope.spawn(move || play(case))).collect();
         let quick: Vec<_> = quick.into_iter().map(play).collect();
         quick.into_iter().chain(slow.into_iter().map(|thread| thread.join().expect("a case"))).collect()
@@ -133,16 +141,20 @@ fn judge(case: &Case, place: &str, alerts: &[&Alert], disabled: &BTreeSet<String
 }
 
 /// Runs the activity of a case to its end, and says in which container that was.
-fn run(case: &Case, mark: &str, room: &Room) -> Result<String, String> {
+fn run(case: &Case, mark: &str, room: &Room, known: &Known) -> Result<String, String> {
     let _resources = case.prepare();
     match case.container {
         None => room.on_host(case, mark).map(|()| host::container_id()),
-        Some(privileged) => room.in_container(case, mark, privileged),
+        Some(privileged) => room.in_container(case, mark, privileged, |id| {
+            if case.is_about_privileges() {
+                known.add(id);
+            }
+        }),
     }
 }
 
 fn stays_silent() {
-    let sensor = start("first", &BTreeSet::new());
+    let sensor = start("first", &BTreeSet::new(), &[]);
     let room = Room::new();
     let read = |name: &str, path: &str, mark: &str| {
         let steps = json!([{ "op": "openat", "path": path, "flags": "O_RDONLY" }, { "op": "close" }]);

@@ -151,9 +151,15 @@ impl Room {
         wait(Helper::start(command.stdin(Stdio::null()).stdout(Stdio::null())))
     }
 
-    /// Plays a case in a container of its own, and returns the container's id.
-    pub fn in_container(&self, case: &Case, mark: &str, privileged: bool) -> Result<String, String> {
-        self.contained(plan(case, mark), mark, if privileged { Kind::Privileged } else { Kind::Ordinary })
+    /// Plays a case in a container of its own, and returns the container's id. Its full id is told before it starts.
+    pub fn in_container(
+        &self,
+        case: &Case,
+        mark: &str,
+        privileged: bool,
+        starts: impl FnOnce(&str),
+    ) -> Result<String, String> {
+        self.contained(plan(case, mark), mark, if privileged { Kind::Privileged } else { Kind::Ordinary }, starts)
     }
 
     /// Has a chain of processes take steps somewhere; the container's id, if it is one.
@@ -161,14 +167,14 @@ impl Room {
         match kind {
             Kind::Host => self.perform(chain, steps, mark).map(|()| None),
             Kind::Ordinary | Kind::Privileged | Kind::Terminal => {
-                self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, kind).map(Some)
+                self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, kind, |_| ()).map(Some)
             }
         }
     }
 
     /// Has a chain of processes take steps in an ordinary container of its own.
     pub fn perform_contained(&self, chain: &Value, steps: &Value, mark: &str) -> Result<(), String> {
-        self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, Kind::Ordinary).map(drop)
+        self.contained(json!({ "chain": chain, "steps": steps, "mark": mark }), mark, Kind::Ordinary, |_| ()).map(drop)
     }
 
     /// Has a shell run a script in an ordinary container of its own. Its full id is told before it starts, and returned
@@ -180,8 +186,9 @@ impl Room {
         Ok(container.id.clone())
     }
 
-    fn contained(&self, mut plan: Value, mark: &str, kind: Kind) -> Result<String, String> {
+    fn contained(&self, mut plan: Value, mark: &str, kind: Kind, starts: impl FnOnce(&str)) -> Result<String, String> {
         let container = Overlay::new(self.folder.path(), mark)?;
+        starts(&container.id);
         plan["agent"] = format!("{INSIDE}/agent").into();
         plan["links"] = "/tmp".into();
         // Who is not root in the container has its capabilities nevertheless.

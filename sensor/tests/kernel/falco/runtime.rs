@@ -1,10 +1,10 @@
-//! A container runtime that the tests play: it knows every container, and says the same of all.
+//! A container runtime that the tests play: it says the same of every container that it knows.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     pin::Pin,
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
 use futures::Stream;
@@ -32,6 +32,36 @@ pub const IMAGE: &str = "registry.example/shop/web";
 /// The namespace of its pod.
 pub const NAMESPACE: &str = "shop";
 
+/// Which containers the runtime knows.
+#[derive(Clone)]
+pub enum Known {
+    /// Every one that it is asked for.
+    All,
+    /// Those with these full ids.
+    Some(Arc<Mutex<HashSet<String>>>),
+}
+
+impl Known {
+    /// None, until they are added.
+    pub fn none() -> Self {
+        Self::Some(Arc::default())
+    }
+
+    /// Adds a container.
+    pub fn add(&self, id: &str) {
+        if let Self::Some(ids) = self {
+            ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        }
+    }
+
+    fn has(&self, id: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(ids) => ids.lock().unwrap_or_else(PoisonError::into_inner).contains(id),
+        }
+    }
+}
+
 /// A runtime that is served until it is dropped.
 pub struct Runtime {
     socket: PathBuf,
@@ -41,7 +71,7 @@ pub struct Runtime {
 
 impl Runtime {
     /// Listens in a folder.
-    pub fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path, known: Known) -> Self {
         let socket = folder.join("containerd.sock");
         let path = socket.clone();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -51,7 +81,7 @@ impl Runtime {
             runtime.block_on(async move {
                 let listener = UnixListener::bind(path).expect("a socket");
                 ready.send(()).expect("somebody waits");
-                let server = tonic::transport::Server::builder().add_service(RuntimeServiceServer::new(Play));
+                let server = tonic::transport::Server::builder().add_service(RuntimeServiceServer::new(Play(known)));
                 let served = server.serve_with_incoming(UnixListenerStream::new(listener));
                 tokio::select! { _ = served => {}, _ = stopped => {} }
             });
@@ -75,7 +105,7 @@ impl Drop for Runtime {
     }
 }
 
-struct Play;
+struct Play(Known);
 
 #[tonic::async_trait]
 impl RuntimeService for Play {
@@ -118,6 +148,9 @@ impl RuntimeService for Play {
         request: Request<ContainerStatusRequest>,
     ) -> Result<Response<ContainerStatusResponse>, Status> {
         let id = request.into_inner().container_id;
+        if !self.0.has(&id) {
+            return Err(Status::not_found("no such container"));
+        }
         let mount = Mount { container_path: "/etc".into(), host_path: "/etc".into(), readonly: true, propagation: 0 };
         let status = ContainerStatus {
             id,

@@ -19,7 +19,7 @@ use super::{
     cases::placeholder,
     folder, harness, host,
     room::Kind::{self, Host, Ordinary, Privileged, Terminal},
-    runtime::{self, Runtime},
+    runtime::{self, Known, Runtime},
     trial,
 };
 
@@ -214,7 +214,7 @@ fn fires() {
     let mut files: Vec<PathBuf> = RULESETS.iter().map(|file| rules.join(file)).filter(|file| file.is_file()).collect();
     files.push(harness::write(own.path(), "filled.yaml", &FILLED.replace("NAMESPACE", runtime::NAMESPACE)));
     let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    let runtime = Runtime::start(own.path());
+    let runtime = Runtime::start(own.path(), Known::All);
     let address = runtime.address();
     let official = official();
     // Rulesets of other versions may lack some.
